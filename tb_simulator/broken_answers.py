@@ -1,0 +1,89 @@
+"""Sends answers that are late, lost, cut or garbled."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from tb_simulator.answers import JSON, Answer, error_answer
+from tb_simulator.faults import Fault
+
+Message = MutableMapping[str, Any]
+
+_NOT_JSON = b'{"data":[{"id":'
+
+
+async def send_faulty(
+    faults: list[Fault],
+    scope: Message,  # noqa: ARG001 - the signature of an ASGI application
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+    true_answer: Callable[[], Awaitable[Answer]],
+) -> None:
+    """Answer one call through the faults that strike it."""
+    await asyncio.sleep(sum(fault.seconds for fault in faults))
+    by_kind = {fault.kind: fault for fault in faults}
+    reset = by_kind.get("reset")
+    if reset is not None:
+        if reset.after:
+            await true_answer()
+        await _break(receive, hard=True)
+        return
+    answer = _altered(by_kind, await true_answer() if not by_kind.keys() & {"status", "malformed"} else None)
+    length = str(len(answer.body)).encode()
+    headers = [(b"content-length", length), *answer.headers]
+    if answer.content_type:
+        headers.append((b"content-type", answer.content_type))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if "truncate" in by_kind:
+        await send(
+            {"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True}
+        )
+        await _break(receive, hard=False)
+        return
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _altered(by_kind: dict[str, Fault], answer: Answer | None) -> Answer:
+    if "malformed" in by_kind:
+        body = by_kind["malformed"].body
+        answer = Answer(200, _NOT_JSON if body is None else body.encode(), JSON)
+    elif "status" in by_kind:
+        answer = _status_answer(by_kind["status"])
+    if answer is None:
+        raise ValueError("no answer to alter")
+    if "content_type" in by_kind:
+        answer = answer._replace(content_type=by_kind["content_type"].content_type.encode())
+    return answer
+
+
+def _status_answer(fault: Fault) -> Answer:
+    if fault.body is not None:
+        return Answer(fault.status, fault.body.encode(), fault.content_type.encode())
+    if fault.status == 429:  # noqa: PLR2004 - ThingsBoard's own, without Retry-After
+        return error_answer(429, "Too many requests for current tenant!", 33)
+    return error_answer(fault.status, "Simulated fault", 2)
+
+
+async def _break(receive: Callable[[], Awaitable[Message]], *, hard: bool) -> None:
+    """End the connection under the answer: with a reset when ``hard``, else after what is written."""
+    # The transport is no part of ASGI; uvicorn's receive is a method of the object that holds it.
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        raise ConnectionResetError("simulated connection reset")
+    if hard:
+        reset_transport(transport)
+    else:
+        transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def reset_transport(transport: asyncio.Transport) -> None:
+    """Close a connection with a TCP reset."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        # No lingering makes the kernel send RST instead of FIN.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
