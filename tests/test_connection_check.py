@@ -1,0 +1,1484 @@
+"""The diagnostic against small real servers: what it finds, advises, leaves behind and hides."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+import tb_connection_check
+from tb_simulator.server import Simulator
+
+SCRIPT = Path(tb_connection_check.__file__)
+PASSWORD = "correct-horse-battery"
+GATEWAY_KEY = "gwk_0123456789abcdef0123456789abcdef"
+TB_KEY = "tb_0123456789abcdef0123456789"
+DEVICE = "065b2ed0-e62a-11f1-9212-1192b8cbba80"
+CUSTOMER = "b7aa6c10-e61f-11f1-8bad-23cb275c33c1"
+FOREIGN = "00000000-0000-0000-0000-000000000007"
+VARIABLES = re.compile(r"(?i)^(TB_.*|(GATEWAY_)?API_KEY|.*_PROXY|SSL_CERT_.*)$")
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Reply:
+    status: int = 200
+    content: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Route = Callable[[Request], Reply]
+
+
+class Stub:
+    """A threaded server; ``replies`` replaces the answers of "METHOD /path..."."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, Reply | Route] = {}
+        self.requests: list[Request] = []
+        self.gate = threading.Event()
+        self.url = ""
+
+    def answer(self, request: Request) -> Reply:
+        self.requests.append(request)
+        for prefix, reply in self.replies.items():
+            if f"{request.method} {request.path}".startswith(prefix):
+                return reply if isinstance(reply, Reply) else reply(request)
+        return self.route(request)
+
+    def route(self, request: Request) -> Reply:
+        return Reply(404)
+
+    def never(self, request: Request) -> Reply:
+        self.gate.wait()
+        return Reply(503)
+
+    @contextmanager
+    def serve(self, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        try:
+            yield self
+        finally:
+            self.gate.set()
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            raw = self.rfile.read(length)
+            url = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = json.loads(raw) if raw else None
+            reply = stub.answer(Request(self.command, url.path, query, headers, body))
+            content = reply.content
+            data = (
+                content
+                if isinstance(content, bytes)
+                else b""
+                if content is None
+                else json.dumps(content).encode()
+            )
+            self.send_response_only(reply.status)
+            for name, value in ({"Date": formatdate(usegmt=True)} | reply.headers).items():
+                if value:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("do_"):
+                return self.handle_any
+            raise AttributeError(name)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def handle(self) -> None:
+            # A client that gives up resets the connection.
+            with suppress(OSError):
+                super().handle()
+
+    return Handler
+
+
+def make_jwt(*, scope: str = "TENANT_ADMIN", issued: float | None = None, life: float = 9000) -> str:
+    issued = time.time() if issued is None else issued
+    claims = {"sub": "u", "scopes": [scope], "iat": int(issued), "exp": int(issued + life)}
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS512"}, claims)]
+    return ".".join(
+        [*(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts), "c2lnbmF0dXJl" * 5]
+    )
+
+
+def failure(status: int, message: str, code: int = 10) -> Reply:
+    return Reply(
+        status, {"status": status, "message": message, "errorCode": code, "timestamp": 1795320359281}
+    )
+
+
+class ThingsBoard(Stub):
+    """As much of ThingsBoard as the diagnostic asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version, self.edition = "4.3.1.3", "CE"
+        self.authority = "TENANT_ADMIN"
+        self.skew = 0.0
+        self.devices = {DEVICE: "boiler / room"}
+        self.telemetry: dict[str, dict[str, Any]] = {}
+        self.attributes: dict[str, dict[str, Any]] = {}
+        self.tokens: set[str] = set()
+
+    def give_tokens(self) -> Reply:
+        issued = time.time() + self.skew
+        tokens = [
+            make_jwt(scope=self.authority, issued=issued),
+            make_jwt(scope="REFRESH_TOKEN", issued=issued),
+        ]
+        self.tokens.update(tokens)
+        content = {"token": tokens[0], "refreshToken": tokens[1]}
+        return Reply(200, content, {"Date": formatdate(time.time() + self.skew, usegmt=True)})
+
+    def route(self, request: Request) -> Reply:  # noqa: PLR0911  # One return a route.
+        where = f"{request.method} {request.path}"
+        if where == "GET /api/system/info":
+            return Reply(200, {"version": self.version, "type": self.edition})
+        if where == "POST /api/auth/login":
+            if request.body["password"] != PASSWORD:
+                return failure(401, "Invalid username or password")
+            return self.give_tokens()
+        if where == "POST /api/auth/token":
+            return self.give_tokens()
+        credential = request.headers.get("x-authorization", "")
+        if credential.removeprefix("Bearer ") not in self.tokens and credential != f"ApiKey {TB_KEY}":
+            return failure(401, "Invalid username or password")
+        if where == "GET /api/auth/user":
+            return Reply(200, {"authority": self.authority, "customerId": {"id": CUSTOMER}})
+        owner = f"customer/{CUSTOMER}" if self.authority == "CUSTOMER_USER" else "tenant"
+        if where == f"GET /api/{owner}/deviceInfos":
+            return self.list_devices(request)
+        if request.path.startswith("/api/device"):
+            return self.device(request)
+        if request.path.startswith("/api/plugins/telemetry/DEVICE/"):
+            return self.data(request)
+        return failure(404, "No static resource.", 32)
+
+    def list_devices(self, request: Request) -> Reply:
+        found = [
+            {"id": {"id": key}, "name": name}
+            for key, name in self.devices.items()
+            if request.query.get("textSearch", "").lower() in name.lower()
+        ]
+        size, page = int(request.query["pageSize"]), int(request.query["page"])
+        data = found[page * size : (page + 1) * size]
+        return Reply(
+            200, {"data": data, "totalElements": len(found), "hasNext": (page + 1) * size < len(found)}
+        )
+
+    def device(self, request: Request) -> Reply:
+        if request.method == "POST":
+            device_id = f"00000000-0000-0000-0000-{len(self.requests):012}"
+            self.devices[device_id] = request.body["name"]
+            return Reply(200, {"id": {"id": device_id}, "name": request.body["name"]})
+        device_id = request.path.rpartition("/")[2]
+        if device_id not in self.devices:
+            return failure(404, f"Device with id [{device_id}] is not found", 32)
+        if request.method == "DELETE":
+            del self.devices[device_id]
+        return Reply(200, {"id": {"id": device_id}})
+
+    def data(self, request: Request) -> Reply:  # noqa: PLR0911  # One return a route.
+        device_id, _, rest = request.path.removeprefix("/api/plugins/telemetry/DEVICE/").partition("/")
+        keys = request.query.get("keys", "").split(",")
+        points = self.telemetry.setdefault(device_id, {})
+        attributes = self.attributes.setdefault(device_id, {})
+        match f"{request.method} {rest}":
+            case "POST timeseries/ANY":
+                ts = request.body["ts"]
+                points.update(
+                    {key: {"ts": ts, "value": value} for key, value in request.body["values"].items()}
+                )
+                return Reply(200)
+            case "GET values/timeseries":
+                assert request.query["useStrictDataTypes"] == "true"
+                assert int(request.query["endTs"]) == int(request.query["startTs"]) + 1
+                return Reply(200, {key: [points[key]] for key in keys if key in points})
+            case "DELETE timeseries/delete":
+                assert request.query["deleteAllDataForKeys"] == "true"
+                for key in keys:
+                    points.pop(key, None)
+                return Reply(200)
+            case "POST attributes/SERVER_SCOPE":
+                attributes.update(request.body)
+                return Reply(200)
+            case "GET values/attributes/SERVER_SCOPE":
+                found = [{"key": key, "value": attributes[key]} for key in keys if key in attributes]
+                return Reply(200, found)
+            case "DELETE SERVER_SCOPE":
+                for key in keys:
+                    attributes.pop(key, None)
+                return Reply(200)
+        return failure(404, "No static resource.", 32)
+
+
+class Gateway(Stub):
+    """The contract of the gateway, as far as the diagnostic looks at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready: dict[str, Any] = {"configuration": "ok", "thingsboard": {"status": "ok"}}
+        self.points: dict[str, Any] = {}
+        self.headers = {
+            "X-RateLimit-Limit": "100",
+            "X-RateLimit-Remaining": "99",
+            "X-RateLimit-Reset": "60",
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer",
+        }
+
+    def refuse(self, status: int, code: str) -> Reply:
+        content = {"status": status, "message": "no", "error_code": code, "timestamp": 1}
+        return Reply(status, content | {"details": None, "request_id": "r"}, self.headers)
+
+    def route(self, request: Request) -> Reply:
+        if request.path == "/health/live":
+            return Reply(200, {"status": "success"}, self.headers)
+        if request.path == "/health/ready":
+            return Reply(200, {"status": "success", "checks": self.ready}, self.headers)
+        if request.headers.get("x-api-key") != GATEWAY_KEY:
+            return self.refuse(401, "AUTHENTICATION_FAILED")
+        status, content = 200, {"status": "success"}
+        if request.path == "/api/v1/tb/devices":
+            content |= {"data": [], "pagination": {"total_elements": 12}}
+        elif request.path == "/api/v1/tb/whoami":
+            content |= {"name": "check", "scopes": ["devices:read", "telemetry:write"]}
+        elif request.method == "POST":
+            status = 201
+            self.points |= {key: points[0] for key, points in request.body.items()}
+        elif request.path.endswith("/telemetry/latest"):
+            content |= {"data": {request.query["keys"]: self.points.get(request.query["keys"])}}
+        return Reply(status, content, self.headers)
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+    def check(self, name: str) -> dict[str, Any]:
+        return next(check for check in self.report["checks"] if check["name"] == name)
+
+    def said(self, name: str) -> tuple[str, str]:
+        check = self.check(name)
+        return check["status"], f"{check['message']} | {check['hint']}"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if VARIABLES.match(name)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def thingsboard() -> Iterator[ThingsBoard]:
+    stub = ThingsBoard()
+    with stub.serve():
+        yield stub
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    stub = Gateway()
+    with stub.serve():
+        yield stub
+
+
+@pytest.fixture
+def both(thingsboard: ThingsBoard, gateway: Gateway) -> tuple[ThingsBoard, Gateway]:
+    return thingsboard, gateway
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*arguments: str, json: bool = True, **env: str | None) -> Outcome:
+        defaults = {"TB_USERNAME": "tenant@thingsboard.org", "TB_PASSWORD": PASSWORD}
+        for name, value in (defaults | env).items():
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        code = tb_connection_check.main(["--timeout", "5", *arguments, *(["--json"] if json else [])])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+Runner = Callable[..., Outcome]
+
+
+def unused_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+# Whole runs
+
+
+def test_everything_passes_and_nothing_is_left_behind(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url, json=False)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out.endswith("🎉 ALL TESTS PASSED!\n")
+    assert "15 passed, 0 warnings, 0 failed, 0 skipped" in outcome.out
+    assert "✅ ThingsBoard: ThingsBoard CE 4.3.1.3 answers (" in outcome.out
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+def test_the_check_device_has_a_name_of_its_own_each_time(run: Runner, thingsboard: ThingsBoard) -> None:
+    for _ in range(2):
+        run(TB_HOST=thingsboard.url)
+    names = [r.body["name"] for r in thingsboard.requests if (r.method, r.path) == ("POST", "/api/device")]
+    assert len(set(names)) == 2
+    assert all(name.startswith("tb_connection_check_") for name in names)
+
+
+def test_json_is_one_object_and_nothing_else(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url)
+    report = outcome.report
+    assert outcome.err == ""
+    assert outcome.out.count("\n") == 1
+    assert report["ok"] is True
+    assert report["summary"]["passed"] == len(report["checks"]) == 15
+    assert {frozenset(check) for check in report["checks"]} == {
+        frozenset({"name", "status", "message", "hint", "elapsed_ms"})
+    }
+
+
+def test_checks_that_need_a_failed_one_are_skipped(run: Runner) -> None:
+    outcome = run(TB_HOST=f"http://127.0.0.1:{unused_port()}")
+    assert outcome.code == 1
+    assert outcome.report["ok"] is False
+    assert outcome.said("tcp") == (
+        "fail",
+        outcome.check("tcp")["message"] + " | " + outcome.check("tcp")["hint"],
+    )
+    assert "refuses connections" in outcome.check("tcp")["message"]
+    assert "container" in outcome.check("tcp")["hint"]
+    later = outcome.report["checks"][3:]
+    assert {check["status"] for check in later} == {"skip"}
+    assert all(check["message"] for check in later)
+
+
+def test_a_hint_stands_under_its_failure(run: Runner) -> None:
+    outcome = run(TB_HOST=f"http://127.0.0.1:{unused_port()}", json=False)
+    assert re.search(r"❌ TCP connection: .* \(\d+ ms\)\n   💡 Is it running", outcome.out)
+    assert "ALL TESTS PASSED" not in outcome.out
+
+
+@pytest.mark.parametrize("wanted", [DEVICE, "boiler / room", "name:boiler / room"])
+def test_a_named_device_is_used_and_left_as_it_was(
+    run: Runner, thingsboard: ThingsBoard, wanted: str
+) -> None:
+    thingsboard.telemetry[DEVICE] = {"temperature": {"ts": 1, "value": 20}}
+    thingsboard.attributes[DEVICE] = {"serial": "SN-1"}
+    outcome = run("--device", wanted, TB_HOST=thingsboard.url)
+    assert outcome.code == 0
+    assert thingsboard.devices == {DEVICE: "boiler / room"}
+    assert thingsboard.telemetry[DEVICE] == {"temperature": {"ts": 1, "value": 20}}
+    assert thingsboard.attributes[DEVICE] == {"serial": "SN-1"}
+    written = [r.body for r in thingsboard.requests if r.path.endswith("/timeseries/ANY")]
+    assert set(written[0]["values"]) == {
+        f"tb_connection_check_{key}" for key in ("temperature", "is_on", "text")
+    }
+
+
+def test_a_named_device_is_found_on_a_later_page(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.devices = {f"00000000-0000-0000-0001-{n:012}": f"pump {n}" for n in range(205)}
+    assert run("--device", "pump 204", TB_HOST=thingsboard.url).code == 0
+
+
+@pytest.mark.parametrize("wanted", [FOREIGN, "Boiler / Room"], ids=["id", "name in other capitals"])
+def test_an_unknown_device_fails_with_a_hint(run: Runner, thingsboard: ThingsBoard, wanted: str) -> None:
+    outcome = run("--device", wanted, TB_HOST=thingsboard.url)
+    status, said = outcome.said("device")
+    assert (outcome.code, status) == (1, "fail")
+    assert "no " in said
+    assert outcome.check("telemetry")["status"] == "skip"
+
+
+def test_a_customer_user_needs_a_device(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.authority = "CUSTOMER_USER"
+    outcome = run(TB_HOST=thingsboard.url, json=False)
+    assert outcome.code == 0
+    assert "⏭️  Device for the check: a customer user cannot make a device" in outcome.out
+    assert "--device" in outcome.out
+    assert "ALL TESTS PASSED" not in outcome.out
+    assert f"/api/customer/{CUSTOMER}/deviceInfos" in {request.path for request in thingsboard.requests}
+
+
+def test_a_customer_user_with_a_device_passes(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.authority = "CUSTOMER_USER"
+    outcome = run("--device", "boiler / room", TB_HOST=thingsboard.url)
+    assert outcome.report["summary"]["passed"] == 15
+
+
+def test_a_customer_without_devices_is_warned(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.authority, thingsboard.devices = "CUSTOMER_USER", {}
+    status, said = run(TB_HOST=thingsboard.url).said("devices")
+    assert status == "warn"
+    assert "Assign devices" in said
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"TB_HOST": None}, "TB_HOST is not set"),
+        ({"TB_PASSWORD": None}, "TB_PASSWORD not set"),
+        ({"TB_USERNAME": None, "TB_PASSWORD": None}, "TB_USERNAME and TB_PASSWORD not set"),
+        ({"TB_PASSWORD": "changeme"}, "placeholder: TB_PASSWORD"),
+        ({"TB_PASSWORD": "<password>"}, "placeholder: TB_PASSWORD"),
+        ({"TB_USERNAME": "your-user"}, "placeholder: TB_USERNAME"),
+        ({"TB_API_KEY": "CHANGE_ME"}, "placeholder: TB_API_KEY"),
+        ({"TB_HOST": "https://your-thingsboard"}, "placeholder"),
+        ({"TB_API_KEY": TB_KEY, "TB_PASSWORD": None}, "go together"),
+        ({"TB_API_KEY": "tb_a b"}, "blanks"),
+        ({"TB_API_KEY": "tb_schlüssel"}, "special characters"),
+        ({"TB_HOST": "http://127.0.0.1/api"}, "path or a query"),
+        ({"TB_HOST": "http://127.0.0.1?x=1"}, "path or a query"),
+        ({"TB_HOST": "http://u:hunter2@127.0.0.1"}, "holds credentials"),
+        ({"TB_HOST": "ftp://127.0.0.1"}, "no URL"),
+        ({"TB_HOST": "http://127.0.0.1:99999"}, "no URL"),
+        ({"TB_HOST": "http://"}, "no URL"),
+        ({"TB_HOST": "http://[::1"}, "no URL"),
+        ({"TB_VERIFY_TLS": "maybe"}, "TB_VERIFY_TLS"),
+        ({"TB_CA_FILE": "no-such.pem"}, "TB_CA_FILE"),
+        ({"TB_HOST": "https://tb.test", "HTTPS_PROXY": "socks5://127.0.0.1:1"}, "HTTPS_PROXY"),
+    ],
+)
+def test_a_bad_configuration_ends_with_2(run: Runner, env: dict[str, str | None], words: str) -> None:
+    outcome = run(**({"TB_HOST": "http://127.0.0.1:1"} | env))
+    status, said = outcome.said("configuration")
+    assert (outcome.code, status) == (2, "fail")
+    assert words in said
+    assert outcome.check("configuration")["hint"]
+    assert "hunter2" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"TB_API_KEY": TB_KEY}, "both set"),
+        ({"TB_CA_FILE": "ca.pem"}, "no effect"),
+    ],
+)
+def test_doubts_warn_and_do_not_stop(
+    run: Runner, thingsboard: ThingsBoard, certificates: Path, env: dict[str, str], words: str
+) -> None:
+    if "TB_CA_FILE" in env:
+        env = {"TB_CA_FILE": str(certificates / "ca.pem")}
+    outcome = run(TB_HOST=thingsboard.url, **env)
+    status, said = outcome.said("configuration")
+    assert (outcome.code, status) == (0, "warn")
+    assert words in said
+
+
+def test_verification_switched_off_beside_a_ca_file_is_doubted(run: Runner, certificates: Path) -> None:
+    env = {
+        "TB_HOST": "https://127.0.0.1:1",
+        "TB_CA_FILE": str(certificates / "ca.pem"),
+        "TB_VERIFY_TLS": "false",
+    }
+    assert "useless" in run(**env).said("configuration")[1]
+
+
+def test_a_bare_host_is_tolerated_with_a_hint(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url.removeprefix("http://"))
+    status, said = outcome.said("configuration")
+    assert (outcome.code, status) == (0, "warn")
+    assert "http:// is assumed" in said
+
+
+def test_a_bare_remote_host_never_gets_a_password_in_the_clear(run: Runner) -> None:
+    outcome = run(TB_HOST="no-such-host.invalid:8080")
+    assert "https:// is assumed" in outcome.said("configuration")[1]
+    status, said = outcome.said("name_resolution")
+    assert status == "fail"
+    assert "DNS" in said
+
+
+def test_the_env_file_is_read_and_the_environment_wins(
+    run: Runner, thingsboard: ThingsBoard, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"TB_HOST={thingsboard.url}\nTB_USERNAME=a@b.c\nTB_PASSWORD=wrong\n")
+    assert run(TB_PASSWORD=PASSWORD, TB_USERNAME=None).code == 0
+    assert {r.body["username"] for r in thingsboard.requests if r.path == "/api/auth/login"} == {"a@b.c"}
+
+
+def test_another_env_file_can_be_named(run: Runner, thingsboard: ThingsBoard, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text(f"TB_HOST={thingsboard.url}")
+    assert run("--env-file", "other").code == 0
+
+
+def test_an_env_file_that_is_no_text_is_told(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in run(TB_HOST="http://127.0.0.1:1").said("configuration")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--timeout", GATEWAY_KEY],
+        ["--key", GATEWAY_KEY],
+        ["--kye", GATEWAY_KEY],
+        ["--env-file", "no-such-file"],
+    ],
+)
+def test_wrong_usage_ends_with_2_and_repeats_no_argument(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tb_connection_check.main(arguments)
+    assert caught.value.code == 2
+    assert GATEWAY_KEY not in "".join(capsys.readouterr())
+
+
+# What stands in ThingsBoard's place
+
+
+def page(status: int = 200) -> Reply:
+    return Reply(status, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (page(), "web page answered (200)"),
+        (page(404), "web page answered (404)"),
+        (Reply(302, b"", {"Location": "https://127.0.0.1/login"}), "Write https://"),
+        (Reply(302, b"", {"Location": "http://127.0.0.1/sso"}), "login portal"),
+        (Reply(502, b"<html>bad gateway"), "minute or two"),
+        (Reply(503), "minute or two"),
+        (Reply(504), "too slow for the reverse proxy"),
+        (Reply(429), "rate limit"),
+        (Reply(500), "its database"),
+        (Reply(200, {"hello": "world"}), "not as ThingsBoard does"),
+        (Reply(401, b"Basic", {"WWW-Authenticate": "Basic"}), "not as ThingsBoard does"),
+    ],
+)
+def test_what_is_not_thingsboard_is_told(
+    run: Runner, thingsboard: ThingsBoard, reply: Reply, words: str
+) -> None:
+    thingsboard.replies["GET /api/system/info"] = reply
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("thingsboard")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+    assert "Welcome" not in outcome.out
+    assert outcome.check("login")["status"] == "skip"
+
+
+def test_a_silent_server_is_told(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["GET /api/system/info"] = thingsboard.never
+    status, said = run("--timeout", "0.2", TB_HOST=thingsboard.url).said("thingsboard")
+    assert status == "fail"
+    assert "within" in said
+    assert "--timeout" in said
+
+
+def test_a_body_without_end_is_not_waited_for(run: Runner) -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\n\r\n", drip=True) as url:
+        assert "no full answer" in run("--timeout", "0.2", TB_HOST=url).said("thingsboard")[1]
+
+
+def test_something_else_than_http_is_told(run: Runner) -> None:
+    with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
+        status, said = run(TB_HOST=url).said("thingsboard")
+    assert status == "fail"
+    assert "without a valid HTTP answer" in said
+
+
+@contextmanager
+def raw_server(reply: bytes, *, drip: bool = False) -> Iterator[str]:
+    """Answer every connection with these bytes, and one byte at a time after them when told to drip."""
+    closing_time = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(reply)
+            while drip and not closing_time.wait(0.02):
+                connection.sendall(b" ")
+
+    def accept() -> None:
+        while not closing_time.is_set():
+            connection, _ = listener.accept()
+            thread = threading.Thread(target=answer, args=(connection,))
+            threads.append(thread)
+            thread.start()
+
+    threads: list[threading.Thread] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            closing_time.set()
+            socket.create_connection(listener.getsockname()).close()
+            for thread in [acceptor, *threads]:
+                thread.join()
+
+
+# Versions
+
+
+@pytest.mark.parametrize(("version", "edition"), [("3.6.4", "CE"), ("4.4.0-SNAPSHOT", "PE"), ("10.0", "CE")])
+def test_versions_from_3_6_on_pass(run: Runner, thingsboard: ThingsBoard, version: str, edition: str) -> None:
+    thingsboard.version, thingsboard.edition = version, edition
+    outcome = run(TB_HOST=thingsboard.url)
+    assert outcome.said("version") == ("pass", f"ThingsBoard {edition} {version} | ")
+
+
+def test_a_version_before_3_6_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.version = "3.5.1"
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("version")
+    assert (outcome.code, status) == (1, "fail")
+    assert "upgrade" in said
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_version_that_is_not_told_is_a_warning(run: Runner, thingsboard: ThingsBoard, status: int) -> None:
+    thingsboard.replies["GET /api/system/info"] = failure(status, "Authentication failed")
+    outcome = run(TB_HOST=thingsboard.url)
+    assert outcome.code == 0
+    assert outcome.check("thingsboard")["status"] == "pass"
+    assert outcome.said("version")[0] == "warn"
+    assert "foot of its web page" in outcome.said("version")[1]
+
+
+def test_a_version_told_only_after_the_login_is_found(run: Runner, thingsboard: ThingsBoard) -> None:
+    def info(request: Request) -> Reply:
+        if "x-authorization" in request.headers:
+            return thingsboard.route(request)
+        return failure(401, "Authentication failed")
+
+    thingsboard.replies["GET /api/system/info"] = info
+    assert run(TB_HOST=thingsboard.url).said("version") == ("pass", "ThingsBoard CE 4.3.1.3 | ")
+
+
+# Login, tokens, clocks
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (failure(401, "Invalid username or password"), "wrong user name or password"),
+        (failure(401, "User account is not active"), "Activate the user"),
+        (failure(401, "User account is locked due to security policy"), "unlock the user"),
+        (failure(401, "User password expired!", 15), "set a new password"),
+        (failure(401, "Authentication failed"), "refused the login"),
+        (failure(429, "Too many requests", 33), "rate limit"),
+        (Reply(200, {"hello": 1}), "without a token"),
+        (
+            Reply(200, {"token": make_jwt(scope="PRE_VERIFICATION_TOKEN"), "refreshToken": None}),
+            "without 2FA",
+        ),
+        (Reply(200, {"token": make_jwt(scope="MFA_CONFIGURATION_TOKEN"), "refreshToken": None}), "exempt it"),
+        (Reply(200, {"token": "opaque", "scope": "PRE_VERIFICATION_TOKEN"}), "without 2FA"),
+    ],
+)
+def test_refused_logins_say_why(run: Runner, thingsboard: ThingsBoard, reply: Reply, words: str) -> None:
+    thingsboard.replies["POST /api/auth/login"] = reply
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("login")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+    assert outcome.check("devices")["status"] == "skip"
+
+
+def test_a_wrong_password_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url, TB_PASSWORD="another-secret-word")
+    assert "wrong user name or password" in outcome.said("login")[1]
+    assert "another-secret-word" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("authority", "words"), [("SYS_ADMIN", "tenant administrator"), ("NOBODY", "neither")]
+)
+def test_other_authorities_fail(run: Runner, thingsboard: ThingsBoard, authority: str, words: str) -> None:
+    thingsboard.authority = authority
+    status, said = run(TB_HOST=thingsboard.url).said("login")
+    assert status == "fail"
+    assert words in said
+
+
+def test_an_api_key_passes_without_any_login(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url, TB_API_KEY=TB_KEY, TB_USERNAME=None, TB_PASSWORD=None)
+    assert outcome.report["summary"]["passed"] == 15
+    assert not any("auth/login" in request.path for request in thingsboard.requests)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (failure(401, "User account is not active"), "is disabled"),
+        (failure(401, "Invalid username or password"), "wrong, expired or deleted"),
+        (Reply(302, b"", {"Location": "http://127.0.0.1/login"}), "4.3 or later"),
+    ],
+)
+def test_refused_api_keys_say_why(run: Runner, thingsboard: ThingsBoard, reply: Reply, words: str) -> None:
+    thingsboard.replies["GET /api/auth/user"] = reply
+    status, said = run(TB_HOST=thingsboard.url, TB_API_KEY=TB_KEY).said("login")
+    assert status == "fail"
+    assert words in said
+
+
+def test_an_api_key_before_4_3_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.version = "4.2.1"
+    status, said = run(TB_HOST=thingsboard.url, TB_API_KEY=TB_KEY).said("login")
+    assert status == "fail"
+    assert "4.3 or later" in said
+
+
+@pytest.mark.parametrize(
+    ("skew", "status"), [(0, "pass"), (3, "pass"), (-20, "warn"), (20, "warn"), (-300, "fail"), (300, "fail")]
+)
+def test_clock_skew_is_weighed(run: Runner, thingsboard: ThingsBoard, skew: float, status: str) -> None:
+    thingsboard.skew = skew
+    outcome = run(TB_HOST=thingsboard.url)
+    found, said = outcome.said("clock")
+    assert found == status
+    assert outcome.code == (1 if status == "fail" else 0)
+    if status != "pass":
+        assert "NTP" in said
+        assert ("behind" if skew > 0 else "ahead") in said
+
+
+def test_a_skewed_proxy_clock_counts_too(run: Runner, thingsboard: ThingsBoard) -> None:
+    token = {"token": make_jwt(), "refreshToken": make_jwt()}
+    thingsboard.tokens.add(token["token"])
+    late = {"Date": formatdate(time.time() - 120, usegmt=True)}
+    thingsboard.replies["POST /api/auth/login"] = Reply(200, token, late)
+    assert run(TB_HOST=thingsboard.url).said("clock")[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "words"),
+    [
+        (make_jwt(life=60), "warn", "lives 60 s only"),
+        (make_jwt(issued=time.time() - 9000, life=60), "fail", "already expired"),
+        ("opaque", "warn", "tells no times"),
+        ("a.bm90IGpzb24.c", "warn", "tells no times"),
+        ("a.WzFd.c", "warn", "tells no times"),
+    ],
+    ids=["short", "expired", "opaque", "no json", "no object"],
+)
+def test_token_lives_are_weighed(
+    run: Runner, thingsboard: ThingsBoard, token: str, status: str, words: str
+) -> None:
+    thingsboard.tokens.add(token)
+    thingsboard.replies["POST /api/auth/login"] = Reply(200, {"token": token, "refreshToken": make_jwt()})
+    found, said = run(TB_HOST=thingsboard.url).said("token")
+    assert found == status
+    assert words in said
+
+
+@pytest.mark.parametrize("date", ["yesterday", ""], ids=["garbage", "missing"])
+def test_no_time_at_all_is_a_warning(run: Runner, thingsboard: ThingsBoard, date: str) -> None:
+    thingsboard.tokens.add("opaque")
+    reply = Reply(200, {"token": "opaque", "refreshToken": "x"}, {"Date": date})
+    thingsboard.replies["POST /api/auth/login"] = reply
+    assert run(TB_HOST=thingsboard.url).said("clock")[0] == "warn"
+
+
+def test_a_refresh_that_does_not_work_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["POST /api/auth/token"] = failure(401, "Token has expired", 11)
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("refresh")
+    assert (outcome.code, status) == (1, "fail")
+    assert "signing key" in said
+
+
+# Devices and data
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (failure(403, "You don't have permission to perform this operation!", 20), "lacks the permission"),
+        (failure(400, "Devices limit reached", 41), "device limit"),
+        (failure(500, "Database error", 46), "its database"),
+    ],
+)
+def test_a_device_that_cannot_be_made_says_why(
+    run: Runner, thingsboard: ThingsBoard, reply: Reply, words: str
+) -> None:
+    thingsboard.replies["POST /api/device"] = reply
+    status, said = run(TB_HOST=thingsboard.url).said("device")
+    assert status == "fail"
+    assert words in said
+    assert "--device" in said
+
+
+def test_a_device_whose_making_was_not_answered_is_removed(run: Runner, thingsboard: ThingsBoard) -> None:
+    def make_and_garble(request: Request) -> Reply:
+        thingsboard.route(request)
+        return page()
+
+    thingsboard.replies["POST /api/device"] = make_and_garble
+    outcome = run(TB_HOST=thingsboard.url)
+    assert outcome.code == 1
+    assert "unexpected data" in outcome.said("device")[1]
+    assert outcome.check("clean_up")["status"] == "pass"
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("25.6", "another value or type"),
+        (25.600000000000001421, None),
+        (25.5, "another value or type"),
+        (None, "is not there"),
+    ],
+)
+def test_numbers_must_come_back_exactly(
+    run: Runner, thingsboard: ThingsBoard, value: Any, words: str | None
+) -> None:
+    def garble(request: Request) -> Reply:
+        reply = thingsboard.route(request)
+        if value is None:
+            reply.content.pop("temperature")
+        else:
+            reply.content["temperature"][0]["value"] = value
+        return reply
+
+    thingsboard.replies["GET /api/plugins/telemetry/DEVICE/00"] = lambda request: (
+        garble(request) if request.path.endswith("values/timeseries") else thingsboard.route(request)
+    )
+    status, said = run(TB_HOST=thingsboard.url).said("telemetry")
+    assert status == ("fail" if words else "pass")
+    assert (words or "") in said
+
+
+def test_a_boolean_that_becomes_1_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    save = thingsboard.data
+
+    def data(request: Request) -> Reply:
+        if request.path.endswith("timeseries/ANY"):
+            request.body["values"]["is_on"] = 1
+        return save(request)
+
+    thingsboard.data = data  # type: ignore[method-assign]
+    assert "is_on came back as another value" in run(TB_HOST=thingsboard.url).said("telemetry")[1]
+
+
+def test_a_time_that_changes_fails(run: Runner, thingsboard: ThingsBoard) -> None:
+    save = thingsboard.data
+
+    def data(request: Request) -> Reply:
+        if request.path.endswith("timeseries/ANY"):
+            request.body["ts"] += 1
+        return save(request)
+
+    thingsboard.data = data  # type: ignore[method-assign]
+    assert "another time" in run(TB_HOST=thingsboard.url).said("telemetry")[1]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_attributes_that_are_not_stored_or_not_deleted_fail(
+    run: Runner, thingsboard: ThingsBoard, method: str
+) -> None:
+    save = thingsboard.data
+
+    def data(request: Request) -> Reply:
+        if request.method == method and request.path.endswith("SERVER_SCOPE"):
+            return Reply(200)
+        return save(request)
+
+    thingsboard.data = data  # type: ignore[method-assign]
+    status, said = run(TB_HOST=thingsboard.url).said("attributes")
+    assert status == "fail"
+    assert {"POST": "did not come back", "DELETE": "still there"}[method] in said
+
+
+def test_a_failed_check_does_not_keep_the_device(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["POST /api/plugins"] = Reply(500, b"java.lang.IllegalStateException: oops")
+    outcome = run(TB_HOST=thingsboard.url)
+    assert outcome.check("telemetry")["status"] == "fail"
+    assert outcome.check("clean_up")["status"] == "pass"
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+def test_a_device_that_cannot_be_removed_is_named(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["DELETE /api/device"] = failure(500, "oops")
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("clean_up")
+    assert (outcome.code, status) == (1, "fail")
+    left = next(name for name in thingsboard.devices.values() if name.startswith("tb_connection_check_"))
+    assert left in said
+    assert "by hand" in said
+
+
+def test_data_that_cannot_be_removed_is_named(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["DELETE /api/plugins"] = failure(403, "no", 20)
+    status, said = run("--device", DEVICE, TB_HOST=thingsboard.url).said("clean_up")
+    assert status == "fail"
+    assert "tb_connection_check_*" in said
+
+
+# TLS
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an authority, certificates of it, good and bad, and a self-signed one."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("certificates")
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    authority = ("req", "-x509", *new, "-subj", "/CN=Private CA", "-days", "30", *usage)
+    openssl(folder, *authority, "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "index.txt").touch()
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\n"
+        "policy=p\nunique_subject=no\n[p]\ncommonName=supplied\n"
+    )
+    for name, host, start, end in (
+        ("good", "IP:127.0.0.1", -1, 30),
+        ("other", "DNS:tb.test", -1, 30),
+        ("soon", "IP:127.0.0.1", -1, 5.5),
+        ("expired", "IP:127.0.0.1", -3, -2),
+        ("future", "IP:127.0.0.1", 2, 3),
+    ):
+        openssl(folder, "req", *new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        (folder / "v3.ext").write_text(
+            f"subjectAltName={host}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
+        dates = [
+            time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86_400)) for days in (start, end)
+        ]
+        ca = ("ca", "-batch", "-notext", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca.key")
+        dated = ("-startdate", dates[0], "-enddate", dates[1], "-extfile", "v3.ext")
+        openssl(folder, *ca, *dated, "-in", f"{name}.csr", "-out", f"{name}.pem")
+    self_signed = (
+        "req",
+        "-x509",
+        *new,
+        "-subj",
+        "/CN=self",
+        "-days",
+        "30",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    )
+    openssl(folder, *self_signed, "-keyout", "self.key", "-out", "self.pem")
+    return folder
+
+
+@contextmanager
+def tls_thingsboard(certificates: Path, name: str) -> Iterator[ThingsBoard]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+    stub = ThingsBoard()
+    with stub.serve(context):
+        yield stub
+
+
+def test_a_private_authority_named_in_tb_ca_file_passes(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "good") as stub:
+        outcome = run(TB_HOST=stub.url, TB_CA_FILE=str(certificates / "ca.pem"))
+    assert outcome.code == 0
+    assert re.match(
+        r"TLSv1.3, certificate valid until \d{4}-\d\d-\d\d \(29 days\)", outcome.check("tls")["message"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ca", "words"),
+    [
+        ("good", None, "private authority's certificate (PEM) in TB_CA_FILE"),
+        ("self", None, "self-signed | Name the certificate (PEM) in TB_CA_FILE"),
+        ("other", "ca.pem", "Use the name that is in the certificate"),
+        ("expired", "ca.pem", "Renew"),
+        ("future", "ca.pem", "not valid yet"),
+    ],
+)
+def test_bad_certificates_say_why(
+    run: Runner, certificates: Path, name: str, ca: str | None, words: str
+) -> None:
+    with tls_thingsboard(certificates, name) as stub:
+        outcome = run(TB_HOST=stub.url, TB_CA_FILE=str(certificates / ca) if ca else None)
+        assert not stub.requests
+    status, said = outcome.said("tls")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+
+
+def test_another_host_name_is_told(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "good") as stub:
+        url = stub.url.replace("127.0.0.1", "localhost")
+        outcome = run(TB_HOST=url, TB_CA_FILE=str(certificates / "ca.pem"))
+    assert "for another host name" in outcome.said("tls")[1]
+
+
+def test_a_certificate_that_expires_soon_is_a_warning(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "soon") as stub:
+        outcome = run(TB_HOST=stub.url, TB_CA_FILE=str(certificates / "ca.pem"))
+    status, said = outcome.said("tls")
+    assert (outcome.code, status) == (0, "warn")
+    assert "(5 days)" in said
+
+
+def test_verification_switched_off_is_a_warning(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "self") as stub:
+        outcome = run(TB_HOST=stub.url, TB_VERIFY_TLS="false")
+    status, said = outcome.said("tls")
+    assert (outcome.code, status) == (0, "warn")
+    assert "ignored: TB_VERIFY_TLS=false" in said
+
+
+def test_verification_switched_off_without_need_is_told(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "good") as stub:
+        env = {"TB_CA_FILE": str(certificates / "ca.pem"), "TB_VERIFY_TLS": "false"}
+        status, said = run(TB_HOST=stub.url, **env).said("tls")
+    assert status == "warn"
+    assert "remove TB_VERIFY_TLS=false" in said
+
+
+def test_https_on_a_plain_port_is_told(run: Runner) -> None:
+    # This server answers at once, as Tomcat and nginx do.
+    with raw_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+        status, said = run(TB_HOST=url.replace("http:", "https:")).said("tls")
+    assert status == "fail"
+    assert "speaks plain HTTP" in said
+    assert "http:// in place of https://" in said
+
+
+def test_no_tls_and_no_http_either_is_told(run: Runner) -> None:
+    with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
+        assert "no TLS handshake" in run(TB_HOST=url.replace("http:", "https:")).said("tls")[1]
+
+
+def test_http_on_a_tls_port_is_told(run: Runner, certificates: Path) -> None:
+    with tls_thingsboard(certificates, "good") as stub:
+        status, said = run(TB_HOST=stub.url.replace("https:", "http:")).said("thingsboard")
+    assert status == "fail"
+    assert "https:// in place of http://" in said
+
+
+# Proxies
+
+
+class Proxy(Stub):
+    """An HTTP proxy that tunnels to one address, whatever is asked for."""
+
+    def __init__(self, target: str, *, status: int = 200) -> None:
+        super().__init__()
+        self.target, self.status = urlsplit(target), status
+
+    @contextmanager
+    def tunnel(self) -> Iterator[str]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_CONNECT(self) -> None:
+                proxy.requests.append(Request("CONNECT", self.path, {}, dict(self.headers), None))
+                self.send_response_only(proxy.status)
+                self.end_headers()
+                if proxy.status == 200:
+                    address = (proxy.target.hostname or "", proxy.target.port or 0)
+                    with socket.create_connection(address) as upstream:
+                        pump(self.connection, upstream)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://user:proxy-secret@127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def pump(left: socket.socket, right: socket.socket) -> None:
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    back = threading.Thread(target=copy, args=(right, left))
+    back.start()
+    copy(left, right)
+    back.join()
+
+
+def test_a_proxy_carries_every_request(run: Runner, certificates: Path) -> None:
+    """The name tb.test resolves nowhere: only the proxy can know it."""
+    with tls_thingsboard(certificates, "other") as stub, Proxy(stub.url).tunnel() as proxy:
+        outcome = run(TB_HOST="https://tb.test", TB_CA_FILE=str(certificates / "ca.pem"), HTTPS_PROXY=proxy)
+    assert outcome.report["summary"]["passed"] == 15
+    assert "through the proxy 127.0.0.1:" in outcome.said("configuration")[1]
+    assert "proxy-secret" not in outcome.out
+
+
+def test_no_proxy_excludes_the_host(run: Runner) -> None:
+    outcome = run(TB_HOST="https://no.invalid", HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY=".invalid")
+    assert outcome.check("name_resolution")["status"] == "fail"
+
+
+def test_a_proxy_that_refuses_is_told(run: Runner) -> None:
+    with Proxy("", status=407).tunnel() as proxy:
+        status, said = run(TB_HOST="https://tb.test", HTTPS_PROXY=proxy).said("tls")
+    assert status == "fail"
+    assert "HTTPS_PROXY" in said
+
+
+# The gateway
+
+
+def test_the_gateway_is_checked_too(run: Runner, thingsboard: ThingsBoard, gateway: Gateway) -> None:
+    gateway.ready["redis"] = {"status": "disabled"}
+    outcome = run("--gateway", gateway.url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url)
+    assert outcome.code == 0
+    assert outcome.report["summary"]["passed"] == 23
+    assert outcome.check("gateway_ready")["message"] == "configuration ok, thingsboard ok, redis disabled"
+    assert outcome.check("gateway_whoami")["message"] == "scopes: devices:read, telemetry:write"
+    assert [check["name"] for check in outcome.report["checks"]][-1] == "clean_up"
+    assert list(thingsboard.devices) == [DEVICE]
+    upload = next(request for request in gateway.requests if request.method == "POST")
+    assert upload.body["temperature"][0]["value"] == 25.6
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_API_KEY", "API_KEY"])
+def test_the_key_may_come_from_the_environment(
+    run: Runner, thingsboard: ThingsBoard, gateway: Gateway, name: str
+) -> None:
+    assert run("--gateway", gateway.url, TB_HOST=thingsboard.url, **{name: GATEWAY_KEY}).code == 0
+
+
+def test_a_missing_key_fails_and_spares_the_rest(
+    run: Runner, thingsboard: ThingsBoard, gateway: Gateway
+) -> None:
+    outcome = run("--gateway", gateway.url, TB_HOST=thingsboard.url)
+    assert outcome.code == 1
+    assert "GATEWAY_API_KEY" in outcome.said("gateway_devices")[1]
+    assert outcome.check("gateway_no_key")["status"] == "pass"
+
+
+def test_a_gateway_that_is_not_there_is_told(run: Runner, thingsboard: ThingsBoard) -> None:
+    url = f"http://127.0.0.1:{unused_port()}"
+    status, said = run("--gateway", url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url).said("gateway_live")
+    assert status == "fail"
+    assert "refused" in said
+    assert "container" in said
+
+
+def test_the_gateway_is_checked_although_thingsboard_is_down(run: Runner, gateway: Gateway) -> None:
+    env = {"TB_HOST": f"http://127.0.0.1:{unused_port()}", "GATEWAY_API_KEY": GATEWAY_KEY}
+    outcome = run("--gateway", gateway.url, **env)
+    assert outcome.check("gateway_devices")["status"] == "pass"
+    assert outcome.check("gateway_telemetry")["status"] == "skip"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not know this key"),
+        (403, "lacks a scope"),
+        (429, "RATE_LIMIT_REQUESTS"),
+        (500, "its log"),
+        (502, "login there"),
+        (503, "cannot reach ThingsBoard"),
+        (504, "too slow for the gateway"),
+        (418, "See the log"),
+    ],
+)
+def test_what_the_gateway_answers_is_explained(
+    run: Runner, thingsboard: ThingsBoard, gateway: Gateway, status: int, words: str
+) -> None:
+    def refuse(request: Request) -> Reply:
+        if request.headers.get("x-api-key") == GATEWAY_KEY:
+            return gateway.refuse(status, "X")
+        return gateway.route(request)
+
+    gateway.replies["GET /api/v1/tb/devices"] = refuse
+    outcome = run("--gateway", gateway.url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url)
+    found, said = outcome.said("gateway_devices")
+    assert (outcome.code, found) == (1, "fail")
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("check", "fault", "words"),
+    [
+        ("gateway_live", {"GET /health/live": page()}, "not as the gateway does"),
+        ("gateway_live", {"GET /health/live": Reply(502)}, "no usable answer"),
+        ("gateway_ready", {"GET /health/ready": Reply(503, {"checks": {"keys": "failed"}})}, "keys failed"),
+        ("gateway_ready", {"GET /health/ready": Reply(200, {"checks": {"redis": "down"}})}, "about redis"),
+        ("gateway_ready", {"GET /health/ready": Reply(200, {"checks": {"x": "a-B?/"}})}, "x unclear"),
+        ("gateway_no_key", {"GET /api/v1/tb/devices": Reply(200, {})}, "let a stranger in"),
+        ("gateway_no_key", {"GET /api/v1/tb/devices": Reply(429)}, "Too many requests or failed keys"),
+        (
+            "gateway_wrong_key",
+            {"GET /api/v1/tb/devices": Reply(401, {"detail": "no"})},
+            "not in the gateway's form",
+        ),
+        ("gateway_whoami", {"GET /api/v1/tb/whoami": Reply(404)}, "404"),
+        ("gateway_headers", {"GET /api/v1/tb/whoami": Reply(200, {})}, "X-RateLimit-Limit"),
+        (
+            "gateway_headers",
+            {"GET /api/v1/tb/whoami": Reply(200, {})},
+            "X-Frame-Options or Content-Security-Policy",
+        ),
+        ("gateway_telemetry", {"POST /api/v1/tb/devices/": Reply(404)}, "may not see this device"),
+        ("gateway_telemetry", {"POST /api/v1/tb/devices/": Reply(201)}, "did not come back"),
+    ],
+)
+def test_gateway_faults_are_told(
+    run: Runner, both: tuple[ThingsBoard, Gateway], check: str, fault: dict[str, Reply], words: str
+) -> None:
+    thingsboard, gateway = both
+    gateway.replies |= fault
+    outcome = run("--gateway", gateway.url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url)
+    status, said = outcome.said(check)
+    assert status in {"fail", "warn"}
+    assert words in said
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+def test_the_key_never_goes_to_an_unverified_gateway(
+    run: Runner, thingsboard: ThingsBoard, certificates: Path
+) -> None:
+    with tls_thingsboard(certificates, "self") as stub:
+        env = {"TB_HOST": thingsboard.url, "GATEWAY_API_KEY": GATEWAY_KEY, "TB_VERIFY_TLS": "false"}
+        status, said = run("--gateway", stub.url, **env).said("gateway_live")
+        assert not stub.requests
+    assert status == "fail"
+    assert "TB_CA_FILE" in said
+
+
+# Against the simulator, which plays the recorded answers of a real ThingsBoard
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("account", "arguments", "code", "statuses"),
+    [
+        ("tenant", [], 0, {"pass"}),
+        ("tenant", ["--device", "Thermostat T1"], 0, {"pass"}),
+        ("customer", [], 0, {"pass", "skip"}),
+        ("customer", ["--device", "Test Device A1"], 0, {"pass"}),
+        ("sysadmin", [], 1, {"pass", "fail", "skip"}),
+    ],
+)
+async def test_the_simulator_is_found_well(
+    simulator: Simulator, account: str, arguments: list[str], code: int, statuses: set[str]
+) -> None:
+    env = {"TB_HOST": simulator.url, "TB_USERNAME": f"{account}@thingsboard.org", "TB_PASSWORD": account}
+    done = await asyncio.to_thread(program, "--json", *arguments, **env)
+    assert (done.returncode, done.stderr) == (code, b"")
+    assert {check["status"] for check in json.loads(done.stdout)["checks"]} == statuses
+    removed = [call for call in simulator.calls.elements() if call.startswith("DELETE /api/device/")]
+    assert len(removed) == simulator.calls["POST /api/device"] == ((account, arguments) == ("tenant", []))
+
+
+# As a program
+
+
+def environment(**values: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not VARIABLES.match(name)}
+    return kept | {"TB_USERNAME": "tenant@thingsboard.org", "TB_PASSWORD": PASSWORD} | values
+
+
+def program(*arguments: str, python: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, *python, str(SCRIPT), *arguments]
+    return subprocess.run(command, env=environment(**env), capture_output=True, check=False, timeout=60)
+
+
+def test_it_is_a_program(thingsboard: ThingsBoard) -> None:
+    done = program(TB_HOST=thingsboard.url, PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "🎉 ALL TESTS PASSED!" in done.stdout.decode()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_a_terminal_without_unicode_gets_words(thingsboard: ThingsBoard, encoding: str) -> None:
+    done = program("--device", "küche ☃", TB_HOST=thingsboard.url, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"[ OK ] Login: TENANT_ADMIN by password" in done.stdout
+    assert b"[FAIL] Device for the check" in done.stdout
+    assert b"   hint: " in done.stdout
+
+
+def test_missing_httpx_is_a_friendly_message() -> None:
+    done = program(python=("-S",), TB_HOST="http://127.0.0.1:1", PYTHONIOENCODING="utf-8", PYTHONPATH="")
+    assert done.returncode == 2
+    assert "pip install httpx" in done.stdout.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_it_imports_nothing_of_the_gateway() -> None:
+    ours = "{'app', 'tb_simulator'}"
+    code = f"import sys, tb_connection_check; print([m for m in sys.modules if m.split('.')[0] in {ours}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["POST /api/device", "POST /api/plugins"])
+def test_an_interrupted_run_cleans_up(thingsboard: ThingsBoard, moment: str, number: signal.Signals) -> None:
+    """Interrupted while the device is made (its answer is never seen), or while data are written."""
+    started = threading.Event()
+
+    def interrupt(request: Request) -> Reply:
+        thingsboard.route(request)
+        started.wait()
+        process.send_signal(number)
+        thingsboard.gate.wait(30)
+        return Reply(503)
+
+    thingsboard.replies[moment] = interrupt
+    env = environment(TB_HOST=thingsboard.url)
+    command = [sys.executable, str(SCRIPT), "--json"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        started.set()
+        out, err = process.communicate(timeout=60)
+    thingsboard.gate.set()
+    assert process.returncode == 130
+    assert err == b""
+    assert json.loads(out)["ok"] is False
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+def test_a_reader_that_leaves_early_does_not_keep_the_device(thingsboard: ThingsBoard) -> None:
+    env = environment(TB_HOST=thingsboard.url, PYTHONIOENCODING="utf-8")
+    command = [sys.executable, str(SCRIPT)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+# Secrets
+
+
+def test_no_secret_and_no_upstream_text_is_ever_printed(
+    run: Runner, thingsboard: ThingsBoard, gateway: Gateway
+) -> None:
+    """Every answer of both servers holds all that must not be seen."""
+    seen: list[str] = []
+
+    def leak(request: Request) -> Reply:
+        secrets = [PASSWORD, GATEWAY_KEY, TB_KEY, *thingsboard.tokens]
+        seen.append(request.path)
+        text = " ".join(secrets) + " at org.thingsboard.server.dao.Leaky(Leaky.java:42)"
+        return Reply(
+            500, {"message": text, "checks": {"a": text, text: "b"}, "scopes": [text], "status": text}
+        )
+
+    said = ""
+    for mode in (True, False):
+        for prefix in (
+            "POST /api/auth/token",
+            "GET /api/tenant",
+            "POST /api/device",
+            "POST /api/plugins",
+            "GET /",
+        ):
+            thingsboard.replies = {prefix: leak} if prefix != "GET /" else {}
+            gateway.replies = {prefix: leak}
+            env = {"TB_HOST": thingsboard.url, "GATEWAY_API_KEY": GATEWAY_KEY}
+            outcome = run("--gateway", gateway.url, json=mode, **env)
+            said += outcome.out + outcome.err
+    assert len(seen) >= 10
+    assert PASSWORD not in said
+    assert GATEWAY_KEY not in said
+    assert TB_KEY not in said
+    assert not [token for token in thingsboard.tokens if token in said]
+    assert "org.thingsboard" not in said
+    assert "eyJ" not in said
+
+
+def test_a_short_reason_of_the_server_is_shown(run: Runner, thingsboard: ThingsBoard) -> None:
+    reason = "Relax\x1b[31m \n" + "please " * 30
+    thingsboard.replies["POST /api/plugins"] = failure(400, reason, 31)
+    said = run(TB_HOST=thingsboard.url, json=False).out
+    assert '400, "Relax [31m please' in said
+    assert "\x1b" not in said
+    assert "please " * 12 not in said
+
+
+def test_a_stream_without_an_encoding_gets_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert tb_connection_check.main([]) == 2
+    assert "[FAIL] Configuration: TB_HOST is not set" in stream.getvalue()
