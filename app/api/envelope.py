@@ -1,0 +1,46 @@
+"""The success envelope around every JSON answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from app.thingsboard.pages import Page
+from app.times import now_ms
+
+
+def success(
+    payload: Mapping[str, Any],
+    *,
+    status_code: int = 200,
+    status: str = "success",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer `{"status","timestamp", ...payload}`."""
+    body = orjson.dumps({"status": status, "timestamp": now_ms(), **payload})
+    return Response(
+        body, status_code=status_code, media_type="application/json", headers=dict(headers) if headers else None
+    )
+
+
+def paged(page: Page, *, number: int, size: int) -> Response:
+    """Answer a page of ThingsBoard objects, unchanged."""
+    return success({"data": page.items, "pagination": _pagination(page, number, size)})
+
+
+def paged_locally(items: Sequence[dict[str, Any]], *, number: int, size: int) -> Response:
+    """Cut a page out of a list that ThingsBoard gives whole."""
+    pages = -(-len(items) // size)
+    cut = list(items[number * size : (number + 1) * size])
+    return paged(Page(cut, pages, len(items), number + 1 < pages), number=number, size=size)
+
+
+def _pagination(page: Page, number: int, size: int) -> dict[str, Any]:
+    return {
+        "page": number,
+        "page_size": size,
+        "total_pages": page.total_pages,
+        "total_elements": page.total_elements,
+        "has_next": page.has_next,
+    }

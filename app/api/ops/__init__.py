@@ -1,0 +1,1 @@
+"""Unversioned routes for operators: no key, no limit, by exact path."""

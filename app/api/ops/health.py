@@ -1,0 +1,98 @@
+"""Health for load balancers and people; the root page. Exempt from keys and limits."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api.envelope import success
+from app.api.route import GatewayRoute
+from app.deps import SettingsDep, UpstreamDep
+from app.errors import GatewayError
+from app.problems import answer_for
+from app.schemas.health import Health, Readiness, Root
+from app.thingsboard.client import ThingsBoardClient
+
+router = APIRouter(route_class=GatewayRoute, tags=["health"])
+
+#: Longest wait for ThingsBoard or Redis in a readiness check: probes time out after a few seconds.
+CHECK_TIMEOUT_SECONDS = 3.0
+
+
+@router.get("/", operation_id="get_root", summary="Name the service", responses={200: {"model": Root}})
+async def get_root(settings: SettingsDep) -> Response:
+    """Say what this is and where its documentation is."""
+    return success(
+        {
+            "service": settings.project_name,
+            "version": settings.version,
+            "documentation": "/docs",
+            "openapi": "/openapi.json",
+            "api": "/api/v1/tb",
+        }
+    )
+
+
+async def get_liveness(settings: SettingsDep) -> Response:
+    """Say that the process answers."""
+    return success({"service": settings.project_name, "version": settings.version})
+
+
+for path, operation in (
+    ("/health", "get_health"),
+    ("/health/live", "get_liveness"),
+    ("/api/v1/health", "get_health_v1"),
+):
+    router.add_api_route(
+        path,
+        get_liveness,
+        operation_id=operation,
+        summary="Tell whether the process answers",
+        responses={200: {"model": Health}},
+    )
+
+
+@router.get(
+    "/health/ready",
+    operation_id="get_readiness",
+    summary="Tell whether requests can be served",
+    responses={200: {"model": Readiness}, 503: {"model": Readiness}},
+)
+async def get_readiness(
+    request: Request,
+    settings: SettingsDep,
+    upstream: UpstreamDep,
+    strict: Annotated[bool, Query(description="Answer 503 when ThingsBoard or Redis is away, too.")] = False,
+) -> Response:
+    """Answer 200 with the state of ThingsBoard and Redis: their outage must not drain every replica."""
+    redis = request.app.state.redis
+    thingsboard, counters = await asyncio.gather(check_thingsboard(upstream), check_redis(redis))
+    checks: dict[str, Any] = {"configuration": {"status": "up"}, "thingsboard": thingsboard}
+    if redis is not None:
+        checks["redis"] = counters
+    is_whole = all(check["status"] == "up" for check in checks.values())
+    return success(
+        {"service": settings.project_name, "version": settings.version, "checks": checks},
+        status_code=200 if is_whole or not strict else 503,
+        status="success" if is_whole or not strict else "failed",
+    )
+
+
+async def check_thingsboard(upstream: ThingsBoardClient) -> dict[str, Any]:
+    """Make one authorised call."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await upstream.identity.check()
+    except GatewayError as error:
+        return {"status": "down", "error_code": answer_for(error)[1]}
+    except TimeoutError:
+        return {"status": "down", "error_code": "UPSTREAM_TIMEOUT"}
+    return {"status": "up"}
+
+
+async def check_redis(redis: Any) -> dict[str, Any]:
+    """Ask Redis whether it answers; `redis` is None where none is configured."""
+    if redis is None:
+        return {"status": "up"}
+    return {"status": "up" if await redis.check() else "down"}

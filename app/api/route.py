@@ -1,0 +1,94 @@
+"""Our route class: what is checked on every matched route before its code runs."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
+from fastapi.routing import APIRoute, APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.context import context_of
+from app.errors import NotAllowed, UnprocessableRequest, UnsupportedMediaType
+
+PREFIX = "/api/v1/tb"
+SCOPES_FIELD = "x-required-scopes"
+
+
+def requires(*scopes: str) -> dict[str, Any]:
+    """Declare the scopes of a route, as `openapi_extra`: the document shows what the check enforces."""
+    return {SCOPES_FIELD: list(scopes)}
+
+
+class GatewayRoute(APIRoute):
+    """Check the caller's scopes and the names in the query on the matched route, never on the raw path."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler in the two checks."""
+        handler = super().get_route_handler()
+        scopes = frozenset((self.openapi_extra or {}).get(SCOPES_FIELD, ()))
+        allowed = frozenset(
+            parameter.alias
+            for parameter in get_flat_params(self.dependant)
+            if isinstance(parameter.field_info, Query)
+        )
+
+        takes_json = self.body_field is not None
+
+        async def checked(request: Request) -> Response:
+            if scopes:
+                check_scopes(request, scopes)
+            if request.scope["query_string"]:
+                check_query(request, allowed)
+            if takes_json:
+                check_content_type(request)
+            return await handler(request)
+
+        return checked
+
+
+def versioned_router(tag: str) -> APIRouter:
+    """Return a router for one resource, below the versioned prefix."""
+    return APIRouter(prefix=PREFIX, route_class=GatewayRoute, tags=[tag])
+
+
+def check_scopes(request: Request, scopes: frozenset[str]) -> None:
+    """Refuse a key that lacks one of the scopes, and name it."""
+    caller = context_of(request.scope).caller
+    missing = sorted(scopes - caller.scopes) if caller else sorted(scopes)
+    if missing:
+        raise NotAllowed(
+            f"This API key lacks the scope {missing[0]}.",
+            details={"missing_scopes": missing, "required_scopes": sorted(scopes)},
+        )
+
+
+def check_query(request: Request, allowed: frozenset[str]) -> None:
+    """Refuse unknown and repeated parameters by name: a typo must not become a default."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in allowed:
+            issue = f"unknown query parameter; known are {', '.join(sorted(allowed)) or 'none'}"
+            raise _bad_query(name, issue)
+        if name in seen:
+            raise _bad_query(name, "given more than once")
+        seen.add(name)
+
+
+def check_content_type(request: Request) -> None:
+    """Refuse bodies that are not JSON; a missing content type counts as JSON."""
+    given = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if given != "application/json" and not given.endswith("+json"):
+        raise UnsupportedMediaType(
+            "This operation reads application/json.",
+            details={"field": "Content-Type", "issue": "must be application/json"},
+        )
+
+
+def _bad_query(name: str, issue: str) -> UnprocessableRequest:
+    field = name[:100]
+    return UnprocessableRequest(
+        f"{field}: {issue}",
+        details={"field": field, "issue": issue, "errors": [{"in": "query", "field": field, "issue": issue}]},
+    )

@@ -1,0 +1,35 @@
+"""What routes ask for, by type."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from app.context import Caller, context_of
+from app.errors import NotAuthenticated
+from app.settings import Settings
+from app.thingsboard.client import ThingsBoardClient
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _upstream(request: Request) -> ThingsBoardClient:
+    upstream: ThingsBoardClient = request.app.state.upstream
+    return upstream
+
+
+def _caller(request: Request) -> Caller:
+    caller = context_of(request.scope).caller
+    if caller is None:
+        raise NotAuthenticated
+    return caller
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+UpstreamDep = Annotated[ThingsBoardClient, Depends(_upstream)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+
+PageNumber = Annotated[int, Query(ge=0, le=2**31 - 1, description="Number of the page, from 0.")]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="Objects a page.")]

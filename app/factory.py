@@ -1,0 +1,83 @@
+"""Builds the application from settings; the only place where all parts meet."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from limits.aio.strategies import FixedWindowRateLimiter
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from app import api_keys
+from app.api.ops import health
+from app.api.v1 import ROUTERS
+from app.counters import MemoryStorage, RedisStorage
+from app.errors import GatewayError
+from app.middleware import Gatekeepers, build_middleware
+from app.openapi import document_of
+from app.problems import as_gateway_error, render
+from app.settings import Settings
+from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.transport import Transport
+
+log = structlog.get_logger("gateway")
+
+
+def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
+    """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
+    redis = RedisStorage(settings.redis_url) if settings.redis_url else None
+    gatekeepers = Gatekeepers(api_keys.load(settings), FixedWindowRateLimiter(redis or MemoryStorage()))
+    app = FastAPI(
+        title=settings.project_name,
+        version=settings.version,
+        debug=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        # A missing content type counts as JSON: a key in a header cannot be sent by a foreign form.
+        strict_content_type=False,
+        lifespan=_lifespan,
+        middleware=build_middleware(settings, gatekeepers),
+        exception_handlers=dict.fromkeys((GatewayError, RequestValidationError, HTTPException), _answer_error),
+    )
+    app.state.settings = settings
+    app.state.redis = redis
+    app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
+    for router in (health.router, *ROUTERS):
+        app.include_router(router)
+    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, ClientDisconnect):
+        raise error.__cause__
+    return render(as_gateway_error(error), request.scope)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    probe = asyncio.create_task(_probe(app.state.upstream))
+    try:
+        yield
+    finally:
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        await app.state.upstream.aclose()
+        if app.state.redis is not None:
+            await app.state.redis.aclose()
+
+
+async def _probe(upstream: ThingsBoardClient) -> None:
+    """Log in at once, so that wrong credentials show at start; serving does not wait for it."""
+    try:
+        identity = await upstream.identity.get()
+    except GatewayError as error:
+        log.error("thingsboard_not_ready", error_type=type(error).__name__, diagnostic="tb_connection_check.py")
+    else:
+        log.info("thingsboard_ready", authority=identity.authority)

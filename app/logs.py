@@ -1,0 +1,56 @@
+"""Structured logging: one JSON object a line (or a coloured line on a terminal), never free text.
+
+Exceptions are logged by class and place only: their text may hold what ThingsBoard or a caller sent.
+"""
+
+import logging
+import sys
+import traceback
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+LogFormat = Literal["json", "console"]
+
+
+def _safe_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace an exception by its class and the frames it passed, without its message."""
+    info = event.pop("exc_info", None)
+    error = sys.exception() if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)
+        event["error_type"] = type(error).__name__
+        event["error_at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
+    return event
+
+
+def configure(level: str, log_format: LogFormat) -> None:
+    """Send our events and those of the libraries to standard output, in one format."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _safe_exception,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # uvicorn tells of its start; its access log is ours.
+    logging.getLogger("uvicorn.error").setLevel(level)
+    logging.getLogger("uvicorn.access").disabled = True

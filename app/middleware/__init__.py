@@ -1,0 +1,72 @@
+"""The stages every request passes, in their one order. Each file holds one stage."""
+
+from dataclasses import dataclass
+
+from limits import parse
+from limits.aio.strategies import FixedWindowRateLimiter
+from starlette.middleware import Middleware
+
+from app.api_keys import APIKeys
+from app.middleware.access_log import AccessLog
+from app.middleware.api_keys import APIKeyStage
+from app.middleware.body_limit import BodyLimit
+from app.middleware.client_address import ClientAddress
+from app.middleware.cors import CORS
+from app.middleware.error_sanitiser import ErrorSanitiser
+from app.middleware.rate_limits import RateLimitStage, declared_limits
+from app.middleware.request_id import RequestId
+from app.middleware.security_headers import SecurityHeaders
+from app.middleware.trusted_hosts import TrustedHosts
+from app.settings import Settings
+
+#: Paths that need no key and count towards no limit; compared exactly.
+PUBLIC_PATHS = frozenset(
+    {
+        "/",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/api/v1/health",
+    }
+)
+#: Their bodies are read piece by piece, so the limit for bodies held in memory does not apply.
+STREAMED_PATHS = ("/api/v1/tb/telemetry/bulk",)
+FAILED_KEYS = parse("20 per minute")
+
+
+@dataclass(frozen=True)
+class Gatekeepers:
+    """What the stages need besides settings."""
+
+    keys: APIKeys
+    counter: FixedWindowRateLimiter
+
+
+def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
+    """Return the stages, outermost first. A stage that is switched off is left out."""
+    stages = [
+        Middleware(RequestId),
+        Middleware(ClientAddress, trusted_proxies=settings.trusted_proxies),
+        Middleware(AccessLog),
+        Middleware(SecurityHeaders),
+        Middleware(CORS, origins=settings.backend_cors_origins) if settings.backend_cors_origins else None,
+        Middleware(ErrorSanitiser),
+        Middleware(TrustedHosts, allowed=settings.allowed_hosts) if "*" not in settings.allowed_hosts else None,
+        Middleware(BodyLimit, limits_by_path=dict.fromkeys(STREAMED_PATHS, settings.stream_body_limit)),
+        Middleware(
+            APIKeyStage,
+            keys=gatekeepers.keys,
+            public_paths=PUBLIC_PATHS,
+            counter=gatekeepers.counter,
+            failures=FAILED_KEYS,
+        ),
+        Middleware(
+            RateLimitStage,
+            limits=declared_limits(settings.rate_limit_requests, settings.rate_limit_window),
+            counter=gatekeepers.counter,
+        ),
+    ]
+    return [stage for stage in stages if stage is not None]

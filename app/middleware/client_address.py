@@ -1,0 +1,61 @@
+"""Finds out who is calling: the peer, or what a trusted proxy says about it."""
+
+import ipaddress
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.context import context_of
+from app.settings import IPNetwork
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ClientAddress:
+    """Set the context's client address. `X-Forwarded-For` counts only when the peer is a trusted proxy."""
+
+    def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[IPNetwork]) -> None:
+        self.app, self.trusted_proxies = app, trusted_proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            return await self.app(scope, receive, send)
+        peer = scope["client"][0] if scope.get("client") else ""
+        context_of(scope).client_address = self._address(peer, scope) if self.trusted_proxies else peer
+        return await self.app(scope, receive, send)
+
+    def _address(self, peer: str, scope: Scope) -> str:
+        if not self._is_trusted(parse_address(peer)):
+            return peer
+        hops = [
+            hop.strip()
+            for name, value in scope["headers"]
+            if name == b"x-forwarded-for"
+            for hop in value.decode("latin-1").split(",")
+        ]
+        # Each proxy appends its peer, so only the part right of the last untrusted hop is vouched for.
+        for hop in reversed(hops):
+            address = parse_address(hop)
+            if address is None:
+                break
+            peer = str(address)
+            if not self._is_trusted(address):
+                break
+        return peer
+
+    def _is_trusted(self, address: IPAddress | None) -> bool:
+        return address is not None and any(address in network for network in self.trusted_proxies)
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """Read an address, with or without brackets and port; None when it is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

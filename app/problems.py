@@ -1,0 +1,144 @@
+"""From an error to an answer: status, code, headers and body, in this one place."""
+
+import time
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app import errors
+from app.context import KEY, RequestContext
+
+PROBLEM_JSON = "application/problem+json"
+
+#: Status and code of each error class; a subclass without a row takes its base's.
+ANSWERS: dict[type[errors.GatewayError], tuple[int, str]] = {
+    errors.InvalidRequest: (400, "VALIDATION_ERROR"),
+    errors.UnprocessableRequest: (422, "VALIDATION_ERROR"),
+    errors.NotAuthenticated: (401, "AUTHENTICATION_FAILED"),
+    errors.NotAllowed: (403, "AUTHORIZATION_FAILED"),
+    errors.NotFound: (404, "RESOURCE_NOT_FOUND"),
+    errors.MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),
+    errors.Conflict: (409, "CONFLICT"),
+    errors.PayloadTooLarge: (413, "PAYLOAD_TOO_LARGE"),
+    errors.UnsupportedMediaType: (415, "UNSUPPORTED_MEDIA_TYPE"),
+    errors.RateLimited: (429, "RATE_LIMIT_EXCEEDED"),
+    errors.Overloaded: (503, "OVERLOADED"),
+    errors.InternalError: (500, "INTERNAL_ERROR"),
+    errors.UpstreamUnreachable: (503, "UPSTREAM_UNAVAILABLE"),
+    errors.UpstreamReset: (503, "UPSTREAM_UNAVAILABLE"),
+    errors.BreakerOpen: (503, "UPSTREAM_UNAVAILABLE"),
+    errors.UpstreamTimeout: (504, "UPSTREAM_TIMEOUT"),
+    errors.UpstreamBusy: (429, "RATE_LIMIT_EXCEEDED"),
+    errors.UpstreamGarbled: (502, "UPSTREAM_ERROR"),
+    errors.UpstreamFailed: (502, "UPSTREAM_ERROR"),
+    errors.LoginRefused: (502, "UPSTREAM_ERROR"),
+    errors.UpstreamError: (502, "UPSTREAM_ERROR"),
+}
+
+#: Starlette's and FastAPI's own refusals, as ours.
+FRAMEWORK_ERRORS: dict[int, type[errors.GatewayError]] = {
+    400: errors.InvalidRequest,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+#: A 503 without a better estimate asks for this many seconds of patience.
+DEFAULT_RETRY_AFTER_SECONDS = 1
+
+
+def answer_for(error: errors.GatewayError) -> tuple[int, str]:
+    """Return (HTTP status, error code) of this error."""
+    for cls in type(error).__mro__:
+        if cls in ANSWERS:
+            return ANSWERS[cls]
+    return ANSWERS[errors.InternalError]
+
+
+def as_gateway_error(error: Exception) -> errors.GatewayError:
+    """Translate what the framework raises; anything unknown is our bug."""
+    if isinstance(error, errors.GatewayError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return from_validation(error)
+    if isinstance(error, HTTPException):
+        # FastAPI wraps what a stage of ours raises while it reads the body.
+        if isinstance(error.__cause__, errors.GatewayError):
+            return error.__cause__
+        return FRAMEWORK_ERRORS.get(error.status_code, errors.InternalError)(headers=error.headers)
+    return errors.InternalError()
+
+
+def from_validation(error: RequestValidationError) -> errors.GatewayError:
+    """Name each offending field and why; never echo the input, which may hold a secret."""
+    faults = []
+    for fault in error.errors():
+        place, *path = fault["loc"]
+        faults.append(
+            {
+                "in": str(place),
+                "field": ".".join(str(part) for part in path) or str(place),
+                "issue": str(fault["msg"]).removeprefix("Value error, "),
+            }
+        )
+    if any(fault["type"] == "json_invalid" for fault in error.errors()):
+        return errors.InvalidRequest(
+            "The request body is not valid JSON.",
+            details={"field": "body", "issue": "not valid JSON"},
+        )
+    first = faults[0]
+    return errors.UnprocessableRequest(
+        f"{first['field']}: {first['issue']}",
+        details={"field": first["field"], "issue": first["issue"], "errors": faults},
+    )
+
+
+def wants_problem_json(scope: Scope) -> bool:
+    """Tell whether the caller asked for RFC 9457."""
+    return any(name == b"accept" and PROBLEM_JSON.encode() in value for name, value in scope["headers"])
+
+
+def render(error: errors.GatewayError, scope: Scope) -> Response:
+    """Make the one error shape (or RFC 9457 when asked for) of this error."""
+    status, code = answer_for(error)
+    context: RequestContext | None = scope.get(KEY)
+    if context is not None:
+        context.error_code, context.error_note = code, error.note
+    body: dict[str, Any] = {
+        "status": status,
+        "message": error.message,
+        "error_code": code,
+        "timestamp": time.time_ns() // 1_000_000,
+        "details": error.details,
+        "request_id": context.request_id if context else None,
+    }
+    headers: dict[str, str] = dict(error.headers)
+    retry_after = error.retry_after
+    if retry_after is None and status == 503:  # noqa: PLR2004 - the HTTP status itself
+        retry_after = DEFAULT_RETRY_AFTER_SECONDS
+    if retry_after is not None:
+        headers["Retry-After"] = str(max(1, ceil(retry_after)))
+    if status == 429:  # noqa: PLR2004 - the HTTP status itself
+        wait = int(headers.setdefault("Retry-After", "1"))
+        body |= {"error": "Rate limit exceeded", "detail": error.message, "retry_after": wait}
+    return _response(body, status, headers, problem=wants_problem_json(scope))
+
+
+def _response(body: dict[str, Any], status: int, headers: Mapping[str, str], *, problem: bool) -> Response:
+    if problem:
+        body = {"type": "about:blank", "title": body["error_code"].replace("_", " ").capitalize(), **body}
+        # RFC 9457 wants the explanation in `detail`.
+        body["detail"] = body["message"]
+    return Response(
+        orjson.dumps(body),
+        status_code=status,
+        headers=dict(headers),
+        media_type=PROBLEM_JSON if problem else "application/json",
+    )

@@ -1,0 +1,1 @@
+"""Where one request becomes several ThingsBoard calls."""

@@ -1,0 +1,42 @@
+"""From what callers write to ThingsBoard ids: a UUID, or `name:` and the exact name."""
+
+import re
+
+from app.errors import NotFound, UnprocessableRequest
+from app.thingsboard.client import ThingsBoardClient
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+NAME_PREFIX = "name:"
+
+
+def find_uuid(reference: str) -> str | None:
+    """Return the UUID in lower case, or None when the reference is a name or nothing."""
+    lowered = reference.lower()
+    return lowered if UUID.fullmatch(lowered) else None
+
+
+def check_reference(reference: str) -> str:
+    """Return a reference that may be a UUID or a name, or raise ValueError."""
+    if find_uuid(reference) is None and not (reference.startswith(NAME_PREFIX) and reference != NAME_PREFIX):
+        raise ValueError("must be a UUID, or name: and the exact name")
+    return reference
+
+
+async def resolve(upstream: ThingsBoardClient, entity_type: str, reference: str, field: str = "id") -> str:
+    """Return the entity's UUID. A UUID is not looked up; a name is, each time, and never remembered.
+
+    Raises:
+        NotFound: no entity has this name.
+        UnprocessableRequest: the reference is neither.
+    """
+    try:
+        uuid = find_uuid(check_reference(reference))
+    except ValueError as error:
+        raise UnprocessableRequest(f"{field}: {error}", details={"field": field, "issue": str(error)}) from None
+    if uuid is not None:
+        return uuid
+    entity = await upstream.entities(entity_type).get_by_name(reference.removeprefix(NAME_PREFIX))
+    found = find_uuid(str(entity.get("id", {}).get("id", "")))
+    if found is None:
+        raise NotFound
+    return found

@@ -1,0 +1,1 @@
+"""Everything that knows the ThingsBoard wire. Nothing here knows FastAPI or our routes."""

@@ -1,0 +1,65 @@
+"""The one client that all requests of an upstream share."""
+
+from typing import Any, Self
+
+from app.settings import Settings
+from app.thingsboard.attributes import AttributeCalls
+from app.thingsboard.connection import Connection, expect_object
+from app.thingsboard.entities import DeviceCalls, EntityCalls
+from app.thingsboard.identity import IdentitySource
+from app.thingsboard.queries import QueryCalls
+from app.thingsboard.relations import RelationCalls
+from app.thingsboard.telemetry import TelemetryCalls
+from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
+from app.thingsboard.transport import AiohttpTransport, Transport, tls_policy
+
+
+class ThingsBoardClient:
+    """All of ThingsBoard that the gateway uses, by resource. Safe to share between tasks of one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.identity = IdentitySource(connection)
+        self.devices = DeviceCalls(connection, self.identity, "DEVICE")
+        self.assets = EntityCalls(connection, self.identity, "ASSET")
+        self.telemetry = TelemetryCalls(connection)
+        self.attributes = AttributeCalls(connection)
+        self.relations = RelationCalls(connection)
+        self.queries = QueryCalls(connection)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, transport: Transport | None = None) -> Self:
+        """Build the client; nothing is sent yet."""
+        transport = transport or AiohttpTransport(
+            settings.tb_host,
+            tls=tls_policy(settings.tb_ca_file, verify=settings.tb_verify_tls),
+            connections=settings.tb_max_connections,
+        )
+        return cls(
+            Connection(
+                transport,
+                _credential(settings, transport),
+                in_flight=settings.tb_max_connections,
+                timeout_seconds=settings.tb_timeout_seconds,
+            )
+        )
+
+    def entities(self, entity_type: str) -> EntityCalls:
+        """Return the calls for DEVICE or ASSET."""
+        return self.devices if entity_type == "DEVICE" else self.assets
+
+    async def get_object(self, path: str) -> dict[str, Any]:
+        """Return any one ThingsBoard object by path, or raise NotFound."""
+        return expect_object(await self.connection.get_json(path))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.connection.transport.aclose()
+
+
+def _credential(settings: Settings, transport: Transport) -> Credential:
+    if settings.tb_api_key is not None:
+        return StaticAPIKey(settings.tb_api_key)
+    if settings.tb_username is None or settings.tb_password is None:
+        raise AssertionError("settings have been checked")
+    return PasswordLogin(transport, settings.tb_username, settings.tb_password)

@@ -1,0 +1,191 @@
+"""One call to ThingsBoard: authorised, bounded, retried where that is safe, and its failures named."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from app.errors import (
+    LoginRefused,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from app.thingsboard.breaker import Breaker
+from app.thingsboard.errors import error_for
+from app.thingsboard.retry import ATTEMPTS, RetryBudget, delay_before
+from app.thingsboard.tokens import UNAUTHORISED, Credential
+from app.thingsboard.transport import Answer, Transport
+
+#: Calls that may wait for a free connection; beyond it the gateway says 503 rather than grow.
+MAXIMUM_WAITING = 2_000
+
+Query = Mapping[str, str | int | bool | Sequence[str] | None]
+
+
+class Connection:
+    """Shared by all callers of one upstream. Cancelling a call cancels its request to ThingsBoard."""
+
+    def __init__(
+        self, transport: Transport, credential: Credential, *, in_flight: int, timeout_seconds: float
+    ) -> None:
+        self.transport, self.credential = transport, credential
+        self._timeout_seconds = timeout_seconds
+        self._slots = asyncio.Semaphore(in_flight)
+        self._waiting = 0
+        self._breaker, self._budget = Breaker(), RetryBudget()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        is_idempotent: bool | None = None,
+        is_one_object: bool = True,
+    ) -> Answer:
+        """Make one call and return its 2xx answer.
+
+        Args:
+            json: a body to encode; `body` takes one that is encoded already.
+            is_idempotent: whether it may be repeated after it may have been carried out. GET always may.
+            is_one_object: a 403 then becomes NotFound: another's object looks like a missing one.
+
+        Raises:
+            GatewayError: one of the classes of `app.errors`, without upstream text.
+        """
+        content = body if json is None else orjson.dumps(json)
+        target = path if not query else f"{path}?{encode_query(query)}"
+        idempotent = method == "GET" if is_idempotent is None else is_idempotent
+        answer = await self._authorised(method, target, content, idempotent=idempotent)
+        if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's success
+            return answer
+        if answer.status == UNAUTHORISED:
+            raise LoginRefused(note="upstream_401")
+        error = error_for(answer)
+        if is_one_object and isinstance(error, NotAllowed):
+            raise NotFound(note=error.note)
+        raise error
+
+    async def get_json(self, path: str, *, query: Query | None = None, is_one_object: bool = True) -> Any:
+        """GET and decode a JSON answer."""
+        return decode(await self.call("GET", path, query=query, is_one_object=is_one_object))
+
+    async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
+        """POST a query, which changes nothing and may be repeated, and decode its JSON answer."""
+        return decode(
+            await self.call("POST", path, json=json, is_idempotent=True, is_one_object=is_one_object)
+        )
+
+    async def _authorised(self, method: str, target: str, content: bytes | None, *, idempotent: bool) -> Answer:
+        header = await self.credential.header()
+        answer = await self._retried(method, target, content, header, idempotent=idempotent)
+        if answer.status == UNAUTHORISED and await self.credential.renew(header):
+            # ThingsBoard decides on the token before anything else, so nothing was carried out.
+            header = await self.credential.header()
+            answer = await self._retried(method, target, content, header, idempotent=idempotent)
+        return answer
+
+    async def _retried(
+        self, method: str, target: str, content: bytes | None, header: str, *, idempotent: bool
+    ) -> Answer:
+        self._budget.earn()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._once(method, target, content, header)
+            except UpstreamError as error:
+                nothing_sent = isinstance(error, UpstreamUnreachable)
+                worth_it = nothing_sent or (idempotent and isinstance(error, UpstreamReset | UpstreamGarbled))
+                if attempt == ATTEMPTS or not worth_it or not self._budget.spend():
+                    raise
+            await asyncio.sleep(delay_before(attempt))
+        raise AssertionError("unreachable")
+
+    async def _once(self, method: str, target: str, content: bytes | None, header: str) -> Answer:
+        headers = {"X-Authorization": header}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        await self._enter()
+        try:
+            self._breaker.before()
+            return await self._watched(method, target, content, headers)
+        finally:
+            self._slots.release()
+
+    async def _watched(
+        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        """Send, and tell the breaker what came of it."""
+        try:
+            answer = await self.transport.send(
+                method, target, headers=headers, body=content, timeout_seconds=self._timeout_seconds
+            )
+        except UpstreamTimeout:
+            self._breaker.timed_out()
+            raise
+        except BaseException:
+            # Among them the cancellation by a caller who left: it says nothing about ThingsBoard.
+            self._breaker.abandoned()
+            raise
+        self._breaker.answered()
+        return answer
+
+    async def _enter(self) -> None:
+        if self._slots.locked():
+            if self._waiting >= MAXIMUM_WAITING:
+                raise Overloaded(note="upstream_queue_full")
+            self._waiting += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                self._waiting -= 1
+        else:
+            await self._slots.acquire()
+
+
+def decode(answer: Answer) -> Any:
+    """Decode a JSON body; anything else under a 2xx is a fault of the upstream, not data."""
+    if answer.content_type != "application/json":
+        raise UpstreamGarbled(note="content_type")
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        raise UpstreamGarbled(note="malformed_json") from None
+
+
+def expect_object(value: Any) -> dict[str, Any]:
+    """Return a JSON object, or call anything else garbled."""
+    if not isinstance(value, dict):
+        raise UpstreamGarbled(note="not_an_object")
+    return value
+
+
+def expect_list(value: Any) -> list[Any]:
+    """Return a JSON list, or call anything else garbled."""
+    if not isinstance(value, list):
+        raise UpstreamGarbled(note="not_a_list")
+    return value
+
+
+def encode_query(query: Query) -> str:
+    """Encode a query; None is left out, booleans become ThingsBoard's `true` and `false`, lists repeat."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in query.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            pairs.append((name, "true" if value else "false"))
+        elif isinstance(value, str | int):
+            pairs.append((name, str(value)))
+        else:
+            pairs += [(name, item) for item in value]
+    return urlencode(pairs, quote_via=quote)

@@ -1,0 +1,95 @@
+"""Devices and assets: the same calls under different names."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.errors import NotFound
+from app.thingsboard.connection import Connection, Query, decode, expect_list, expect_object
+from app.thingsboard.identity import IdentitySource
+from app.thingsboard.pages import Page, read_page
+
+#: Page size when a customer user's objects are searched for an exact name.
+SEARCH_PAGE_SIZE = 100
+
+EntityType = Literal["DEVICE", "ASSET"]
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """ThingsBoard's names for one kind of entity."""
+
+    one: str
+    listed: str
+    by_name: str
+    name_parameter: str
+    types: str
+
+
+ROUTES: dict[EntityType, Routes] = {
+    "DEVICE": Routes("/api/device", "deviceInfos", "devices", "deviceName", "/api/device/types"),
+    "ASSET": Routes("/api/asset", "assets", "assets", "assetName", "/api/asset/types"),
+}
+
+
+class EntityCalls:
+    """The calls of one kind of entity."""
+
+    def __init__(self, connection: Connection, identity: IdentitySource, entity_type: EntityType) -> None:
+        self._connection, self._identity = connection, identity
+        self.entity_type: EntityType = entity_type
+        self._routes = ROUTES[entity_type]
+
+    async def list_page(self, query: Query) -> Page:
+        """Return one page of what the account may see; `query` holds ThingsBoard's own parameters."""
+        identity = await self._identity.get()
+        path = identity.scoped(self._routes.listed)
+        return read_page(await self._connection.get_json(path, query=query, is_one_object=False))
+
+    async def get(self, entity_id: str) -> dict[str, Any]:
+        """Return one object, or raise NotFound."""
+        return expect_object(await self._connection.get_json(f"{self._routes.one}/{entity_id}"))
+
+    async def get_by_name(self, name: str) -> dict[str, Any]:
+        """Return the object with exactly this name, or raise NotFound."""
+        identity = await self._identity.get()
+        path = identity.scoped(self._routes.by_name)
+        if identity.customer_id is None:
+            query = {self._routes.name_parameter: name}
+            return expect_object(await self._connection.get_json(path, query=query))
+        return await self._search(path, name)
+
+    async def _search(self, path: str, name: str) -> dict[str, Any]:
+        # Customer users have no route by name: search for the text and take the exact match.
+        number = 0
+        while True:
+            query = {"pageSize": SEARCH_PAGE_SIZE, "page": number, "textSearch": name}
+            page = read_page(await self._connection.get_json(path, query=query))
+            for item in page.items:
+                if item.get("name") == name:
+                    return item
+            if not page.has_next:
+                raise NotFound
+            number += 1
+
+    async def save(self, entity: dict[str, Any]) -> dict[str, Any]:
+        """Create (no `id`) or update an object and return it as stored; Conflict when the name is taken."""
+        answer = await self._connection.call(
+            "POST", self._routes.one, json=entity, is_idempotent="id" in entity, is_one_object="id" in entity
+        )
+        return expect_object(decode(answer))
+
+    async def delete(self, entity_id: str) -> None:
+        """Delete one object, or raise NotFound."""
+        await self._connection.call("DELETE", f"{self._routes.one}/{entity_id}")
+
+    async def types(self) -> list[dict[str, Any]]:
+        """Return the types that the account's objects have."""
+        return expect_list(await self._connection.get_json(self._routes.types, is_one_object=False))
+
+
+class DeviceCalls(EntityCalls):
+    """What only devices have."""
+
+    async def credentials(self, device_id: str) -> dict[str, Any]:
+        """Return the device's access credentials: a secret."""
+        return expect_object(await self._connection.get_json(f"/api/device/{device_id}/credentials"))

@@ -1,0 +1,54 @@
+"""Who the gateway is in ThingsBoard: tenant administrators and customer users have different routes."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from app.errors import LoginRefused, UpstreamGarbled
+from app.thingsboard.connection import Connection, expect_object
+from app.thingsboard.tokens import UNUSABLE_SCOPES
+
+log = structlog.get_logger("thingsboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The account behind the credential. `customer_id` is None for a tenant administrator."""
+
+    authority: str
+    customer_id: str | None
+
+    def scoped(self, resource: str) -> str:
+        """Return the path of a list that this account may read (recordings customer.json)."""
+        if self.customer_id is None:
+            return f"/api/tenant/{resource}"
+        return f"/api/customer/{self.customer_id}/{resource}"
+
+
+class IdentitySource:
+    """Asks once; an account does not change its authority."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._identity: Identity | None = None
+
+    async def get(self) -> Identity:
+        """Return the account, or raise LoginRefused for one that cannot do this work."""
+        if self._identity is None:
+            self._identity = await self.check()
+        return self._identity
+
+    async def check(self) -> Identity:
+        """Ask now: shows that ThingsBoard answers and takes our credential."""
+        return self._read(expect_object(await self._connection.get_json("/api/auth/user", is_one_object=False)))
+
+    def _read(self, user: dict[str, object]) -> Identity:
+        authority, customer = user.get("authority"), user.get("customerId")
+        if authority in UNUSABLE_SCOPES:
+            log.error("login_unusable", hint=UNUSABLE_SCOPES[str(authority)])
+            raise LoginRefused(note="unusable_authority")
+        if authority == "CUSTOMER_USER" and isinstance(customer, dict) and "id" in customer:
+            return Identity("CUSTOMER_USER", str(customer["id"]))
+        if authority == "TENANT_ADMIN":
+            return Identity("TENANT_ADMIN", None)
+        raise UpstreamGarbled(note="unknown_authority")

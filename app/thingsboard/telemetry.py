@@ -1,0 +1,115 @@
+"""Time series: keys, latest values, history, aggregates, writes and deletions."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from app.errors import UpstreamGarbled
+from app.thingsboard.connection import Connection, Query, expect_list, expect_object
+
+#: Where ThingsBoard keeps telemetry of any entity.
+ROOT = "/api/plugins/telemetry"
+
+
+class Point(TypedDict):
+    """One value at one time, in ms since the epoch."""
+
+    ts: int
+    value: Any
+
+
+Series = dict[str, list[Point]]
+
+
+class TelemetryCalls:
+    """One method a ThingsBoard call. Times are ms since the epoch, ranges `[start, end)`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def keys(self, entity_type: str, entity_id: str) -> list[str]:
+        """Return the entity's telemetry keys. It checks existence and permission, which history does not."""
+        path = f"{ROOT}/{entity_type}/{entity_id}/keys/timeseries"
+        return [str(key) for key in expect_list(await self._connection.get_json(path))]
+
+    async def latest(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Series:
+        """Return the newest point of each key, typed; of all keys when `keys` is None.
+
+        An unknown key comes back with the value None (recordings telemetry.json).
+        """
+        return await self._values(entity_type, entity_id, keys, {})
+
+    async def history(
+        self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query
+    ) -> Series:
+        """Return raw or aggregated points of a range, typed.
+
+        ThingsBoard checks neither existence nor permission here: call `keys` first.
+
+        Args:
+            query: `startTs`, `endTs` and ThingsBoard's own `limit`, `orderBy`, `agg`, `interval`,
+                `intervalType`, `timeZone`.
+        """
+        return await self._values(entity_type, entity_id, keys, query)
+
+    async def _values(
+        self, entity_type: str, entity_id: str, keys: Sequence[str] | None, query: Query
+    ) -> Series:
+        path = f"{ROOT}/{entity_type}/{entity_id}/values/timeseries"
+        plain = [key for key in keys or () if "," not in key]
+        series: Series = {}
+        if keys is None or plain:
+            chosen = {"keys": ",".join(plain)} if keys is not None else {}
+            series = read_series(
+                await self._connection.get_json(path, query={**chosen, **query, "useStrictDataTypes": True})
+            )
+        # `keys=` splits at commas; `key=` (4.3 and later) reads such a key, one a call.
+        for key in keys or ():
+            if "," in key:
+                answer = await self._connection.get_json(
+                    path, query={"key": key, **query, "useStrictDataTypes": True}
+                )
+                series |= {name: points for name, points in read_series(answer).items() if name == key}
+        return series
+
+    async def save(
+        self,
+        entity_type: str,
+        entity_id: str,
+        body: bytes,
+        *,
+        is_idempotent: bool,
+        ttl_seconds: int | None = None,
+    ) -> None:
+        """Store points; `body` is JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
+        suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
+        path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
+        await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent)
+
+    async def delete(
+        self,
+        entity_type: str,
+        entity_id: str,
+        keys: Sequence[str],
+        *,
+        start_ts: int | None,
+        end_ts: int | None,
+    ) -> None:
+        """Delete a range of keys, or all of them when there is no range; latest is moved back, not lost."""
+        everything = start_ts is None and end_ts is None
+        query: Query = {
+            "keys": ",".join(keys),
+            "deleteAllDataForKeys": everything,
+            "startTs": start_ts,
+            "endTs": end_ts,
+            "rewriteLatestIfDeleted": True,
+        }
+        path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/delete"
+        await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+
+
+def read_series(value: Any) -> Series:
+    """Check the outer shape of `{"key":[{"ts","value"}]}`; the points themselves are passed on."""
+    series = expect_object(value)
+    if not all(isinstance(points, list) for points in series.values()):
+        raise UpstreamGarbled(note="not_a_series")
+    return series
