@@ -46,7 +46,9 @@ SKEW_WARNING_SECONDS = 5
 SKEW_FAILURE_SECONDS = 60
 SHORT_TOKEN_SECONDS = 300
 DAY_SECONDS = 86_400
+MOST_PAGES = 1000
 PREFIX = "tb_connection_check_"
+GATEWAY = "the gateway"
 TENANT_ADMIN, CUSTOMER_USER = "TENANT_ADMIN", "CUSTOMER_USER"
 PLACEHOLDER = re.compile(
     r"(change|replace)[-_ ]?me.*|your[-_ ].*|<.*>|x{3,}|\*{3,}|todo|placeholder", re.IGNORECASE
@@ -192,7 +194,7 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration, parsed; ``notes`` are doubts that do not stop the run."""
+    """The configuration, parsed."""
 
     url: SplitResult
     username: str
@@ -204,7 +206,6 @@ class Settings:
     gateway: SplitResult | None
     gateway_proxy: SplitResult | None
     gateway_key: str
-    notes: tuple[str, ...]
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -218,10 +219,9 @@ class Settings:
         return tuple(filter(None, (self.password, self.api_key, self.gateway_key, proxy)))
 
     def tls_context(self, *, verify: bool) -> ssl.SSLContext:
-        """Return a context that trusts the system's authorities and TB_CA_FILE."""
-        context = ssl.create_default_context()
-        if self.ca_file:
-            context.load_verify_locations(cafile=self.ca_file)
+        """Return a context that trusts TB_CA_FILE, or the system's authorities when there is none."""
+        # As in the gateway: an authority that is not in TB_CA_FILE is not trusted beside it.
+        context = ssl.create_default_context(cafile=self.ca_file or None)
         if not verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -261,11 +261,9 @@ def read_environment(env_file: Path) -> tuple[dict[str, str], list[str]]:
 def parse_origin(name: str, value: str, notes: list[str]) -> SplitResult:
     """Return the URL, which may hold nothing but scheme, host and port."""
     if "://" not in value:
-        host = urlsplit(f"//{value}").hostname or ""
-        # A password must not travel in the clear because of a guess.
-        scheme = "http" if _is_loopback(host) else "https"
-        value = f"{scheme}://{value}"
-        notes.append(f"{name} has no scheme, {scheme}:// is assumed: write it out")
+        # The gateway reads it so, too; whatever else is tried here would not be what it does.
+        value = f"http://{value}"
+        notes.append(f"{name} has no scheme, http:// is assumed: write out http:// or https://")
     try:
         url = urlsplit(value)
         port_is_valid = url.port != 0
@@ -322,7 +320,6 @@ def parse_settings(env: Mapping[str, str], options: argparse.Namespace, notes: l
         gateway=gateway,
         gateway_proxy=parse_proxy(env, gateway) if gateway else None,
         gateway_key=key if gateway else "",
-        notes=(),
     )
     _check_credentials(settings)
     notes += _doubts(settings)
@@ -332,9 +329,9 @@ def parse_settings(env: Mapping[str, str], options: argparse.Namespace, notes: l
 
 def parse_switch(name: str, value: str) -> bool:
     """Return the truth value of a switch."""
-    if value.lower() in {"true", "1", "yes", "on"}:
+    if value.lower() in {"true", "1", "yes", "on", "t", "y"}:
         return True
-    if value.lower() in {"false", "0", "no", "off"}:
+    if value.lower() in {"false", "0", "no", "off", "f", "n"}:
         return False
     raise Problem(f"{name} is neither true nor false", f"Write {name}=true.")
 
@@ -403,7 +400,7 @@ class Answer:
 
     def reason(self, hidden: tuple[str, ...]) -> str:
         """Return ", <a few words of the server>", or nothing when there are none that may be shown."""
-        text = self.get("message") if self.json is not None else self.body[:200].decode("ascii", "replace")
+        text = self.get("message") if self.json is not None else self.body.decode("ascii", "replace")
         if not isinstance(text, str) or self.is_html or any(secret in text for secret in hidden):
             return ""
         # Whatever is as long as a token may be one.
@@ -447,10 +444,10 @@ class Peer:
         """Send one request; any other status than ``status`` is a Problem with a hint."""
         answer = self.call(method, path, **content)
         if answer.status != status:
-            hints = GATEWAY_HINTS if self.who == "the gateway" else THINGSBOARD_HINTS
+            hints = GATEWAY_HINTS if self.who == GATEWAY else THINGSBOARD_HINTS
             message = f"{self.who} answered {answer.status}{answer.reason(self.hidden)}"
             raise Problem(
-                message, hints.get(answer.status, "See the log of the server for the time of this check.")
+                message, hints.get(answer.status, "See the server's log for the time of this check.")
             )
         return answer
 
@@ -464,10 +461,7 @@ class Peer:
 
     def _broken(self, exc: httpx.HTTPError) -> tuple[str, str]:
         if isinstance(exc, httpx.ProxyError):
-            return (
-                f"the proxy refused the way to {self.who}",
-                PROXY_HINT,
-            )
+            return f"the proxy refused the way to {self.who}", PROXY_HINT
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, ssl.SSLError):
@@ -542,12 +536,15 @@ class Run:
         self._add_peer("ThingsBoard", settings.url, settings.proxy, verify=settings.verify_tls)
         if settings.gateway:
             # TB_VERIFY_TLS speaks of ThingsBoard: the gateway's key never goes to an unverified server.
-            self._add_peer("the gateway", settings.gateway, settings.gateway_proxy, verify=True)
+            self._add_peer(GATEWAY, settings.gateway, settings.gateway_proxy, verify=True)
 
     def _add_peer(self, who: str, url: SplitResult, proxy: SplitResult | None, *, verify: bool) -> None:
+        context = self.settings.tls_context(verify=verify)
+        if who == GATEWAY:
+            context.load_default_certs()
         client = httpx.Client(
             base_url=f"{url.scheme}://{url.netloc}",
-            verify=self.settings.tls_context(verify=verify),
+            verify=context,
             proxy=proxy.geturl() if proxy else None,
             timeout=self.options.timeout,
             trust_env=False,
@@ -564,7 +561,7 @@ class Run:
     @property
     def gateway(self) -> Peer:
         """Return the gateway, without a key."""
-        return self._peers["the gateway"]
+        return self._peers[GATEWAY]
 
     @property
     def telemetry_path(self) -> str:
@@ -1001,15 +998,16 @@ def _find_device(run: Run, wanted: str) -> str:
 
 
 def _find_device_by_name(run: Run, name: str) -> str:
-    query: dict[str, Any] = {"pageSize": 100, "page": 0, "textSearch": name}
-    while True:
+    # The search also finds names that only contain this one; the end guards against a list that has none.
+    for page in range(MOST_PAGES):
+        query = {"pageSize": 100, "page": page, "textSearch": name}
         answer = run.thingsboard.expect("GET", run.device_list_path, params=query)
         for device in answer.get("data") or []:
             if device["name"] == name:
                 return str(uuid.UUID(device["id"]["id"]))
         if not answer.get("hasNext"):
-            raise Problem("no device of this name for this account", "Names are exact, capitals included.")
-        query["page"] += 1
+            break
+    raise Problem("no device of this name for this account", "Names are exact, capitals included.")
 
 
 def check_telemetry(run: Run) -> str:

@@ -67,6 +67,7 @@ class Stub:
         self.requests: list[Request] = []
         self.gate = threading.Event()
         self.url = ""
+        self.address = ("127.0.0.1", 0)
 
     def answer(self, request: Request) -> Reply:
         self.requests.append(request)
@@ -89,6 +90,7 @@ class Stub:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        self.address = ("127.0.0.1", server.server_port)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         try:
             yield self
@@ -438,8 +440,9 @@ def test_a_named_device_is_used_and_left_as_it_was(
 
 
 def test_a_named_device_is_found_on_a_later_page(run: Runner, thingsboard: ThingsBoard) -> None:
-    thingsboard.devices = {f"00000000-0000-0000-0001-{n:012}": f"pump {n}" for n in range(205)}
-    assert run("--device", "pump 204", TB_HOST=thingsboard.url).code == 0
+    names = [*(f"pump {n}" for n in range(205)), "pump"]
+    thingsboard.devices = {f"00000000-0000-0000-0001-{n:012}": name for n, name in enumerate(names)}
+    assert run("--device", "pump", TB_HOST=thingsboard.url).code == 0
 
 
 @pytest.mark.parametrize("wanted", [FOREIGN, "Boiler / Room"], ids=["id", "name in other capitals"])
@@ -546,10 +549,8 @@ def test_a_bare_host_is_tolerated_with_a_hint(run: Runner, thingsboard: ThingsBo
     assert "http:// is assumed" in said
 
 
-def test_a_bare_remote_host_never_gets_a_password_in_the_clear(run: Runner) -> None:
-    outcome = run(TB_HOST="no-such-host.invalid:8080")
-    assert "https:// is assumed" in outcome.said("configuration")[1]
-    status, said = outcome.said("name_resolution")
+def test_an_unknown_name_is_told(run: Runner) -> None:
+    status, said = run(TB_HOST="https://no-such-host.invalid").said("name_resolution")
     assert status == "fail"
     assert "DNS" in said
 
@@ -560,6 +561,16 @@ def test_the_env_file_is_read_and_the_environment_wins(
     (tmp_path / ".env").write_text(f"TB_HOST={thingsboard.url}\nTB_USERNAME=a@b.c\nTB_PASSWORD=wrong\n")
     assert run(TB_PASSWORD=PASSWORD, TB_USERNAME=None).code == 0
     assert {r.body["username"] for r in thingsboard.requests if r.path == "/api/auth/login"} == {"a@b.c"}
+
+
+def test_an_env_file_without_python_dotenv_is_a_warning(
+    run: Runner, thingsboard: ThingsBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("TB_API_KEY=tb_x")
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    status, said = run(TB_HOST=thingsboard.url).said("configuration")
+    assert status == "warn"
+    assert "pip install python-dotenv" in said
 
 
 def test_another_env_file_can_be_named(run: Runner, thingsboard: ThingsBoard, tmp_path: Path) -> None:
@@ -640,6 +651,11 @@ def test_a_body_without_end_is_not_waited_for(run: Runner) -> None:
         assert "no full answer" in run("--timeout", "0.2", TB_HOST=url).said("thingsboard")[1]
 
 
+def test_a_huge_body_is_not_read_to_its_end(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["GET /api/system/info"] = Reply(200, b"[" + b"1," * 1_000_000 + b"1]")
+    assert "not as ThingsBoard does" in run(TB_HOST=thingsboard.url).said("thingsboard")[1]
+
+
 def test_something_else_than_http_is_told(run: Runner) -> None:
     with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
         status, said = run(TB_HOST=url).said("thingsboard")
@@ -648,11 +664,14 @@ def test_something_else_than_http_is_told(run: Runner) -> None:
 
 
 @contextmanager
-def raw_server(reply: bytes, *, drip: bool = False) -> Iterator[str]:
+def raw_server(reply: bytes | Callable[[socket.socket], None], *, drip: bool = False) -> Iterator[str]:
     """Answer every connection with these bytes, and one byte at a time after them when told to drip."""
     closing_time = threading.Event()
 
     def answer(connection: socket.socket) -> None:
+        if not isinstance(reply, bytes):
+            reply(connection)
+            return
         with connection, suppress(OSError):
             connection.recv(65536)
             connection.sendall(reply)
@@ -1071,6 +1090,15 @@ def test_bad_certificates_say_why(
     assert words in said
 
 
+def test_tb_ca_file_stands_alone_as_in_the_gateway(
+    run: Runner, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    with tls_thingsboard(certificates, "good") as stub:
+        assert run(TB_HOST=stub.url).said("tls")[0] == "pass"
+        assert run(TB_HOST=stub.url, TB_CA_FILE=str(certificates / "self.pem")).said("tls")[0] == "fail"
+
+
 def test_another_host_name_is_told(run: Runner, certificates: Path) -> None:
     with tls_thingsboard(certificates, "good") as stub:
         url = stub.url.replace("127.0.0.1", "localhost")
@@ -1119,6 +1147,25 @@ def test_no_tls_and_no_http_either_is_told(run: Runner) -> None:
 def test_http_on_a_tls_port_is_told(run: Runner, certificates: Path) -> None:
     with tls_thingsboard(certificates, "good") as stub:
         status, said = run(TB_HOST=stub.url.replace("https:", "http:")).said("thingsboard")
+    assert status == "fail"
+    assert "https:// in place of http://" in said
+
+
+def test_tomcat_telling_about_tls_is_understood(run: Runner, certificates: Path) -> None:
+    """ThingsBoard itself answers plain HTTP on its TLS port with a 400 in plain HTTP."""
+    with tls_thingsboard(certificates, "good") as stub:
+
+        def answer(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                if connection.recv(1, socket.MSG_PEEK) != b"\x16":
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    return
+                with socket.create_connection(stub.address) as upstream:
+                    pump(connection, upstream)
+
+        with raw_server(answer) as url:
+            status, said = run(TB_HOST=url).said("thingsboard")
     assert status == "fail"
     assert "https:// in place of http://" in said
 
@@ -1251,7 +1298,7 @@ def test_the_gateway_is_checked_although_thingsboard_is_down(run: Runner, gatewa
         (502, "login there"),
         (503, "cannot reach ThingsBoard"),
         (504, "too slow for the gateway"),
-        (418, "See the log"),
+        (418, "server's log"),
     ],
 )
 def test_what_the_gateway_answers_is_explained(
