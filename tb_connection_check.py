@@ -495,7 +495,7 @@ THINGSBOARD_HINTS = {
 GATEWAY_HINTS = {
     401: "The gateway does not know this key, or it has expired: check GATEWAY_API_KEY or --key.",
     403: "The key lacks a scope: this check needs devices:read, telemetry:read and telemetry:write.",
-    404: "The key may not see this device, or the gateway serves another ThingsBoard or tenant.",
+    404: "The key may not see the device, or the gateway serves another ThingsBoard, or is too old.",
     413: "The body is larger than the gateway or a proxy in front of it allows.",
     429: "Too many requests or failed keys from this address: wait a minute, or raise RATE_LIMIT_REQUESTS.",
     500: "A fault of the gateway: see its log for the time of this check.",
@@ -1195,7 +1195,7 @@ def check_gateway_whoami(run: Run) -> str:
 
 def check_gateway_headers(run: Run) -> str:
     """Look for the rate-limit and security headers on an ordinary answer."""
-    answer = run.gateway.expect("GET", "/api/v1/tb/whoami", headers=_with_key(run))
+    answer = run.gateway.expect("GET", "/api/v1/tb/devices", params={"page_size": 1}, headers=_with_key(run))
     missing = [name for name in RATE_LIMIT_HEADERS if name not in answer.headers]
     missing += [
         " or ".join(names) for names in SECURITY_HEADERS if not any(name in answer.headers for name in names)
