@@ -7,18 +7,23 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from tb_simulator import (
+    alarms,
     assets,
     attribute_routes,
     auth_routes,
+    device_api,
     devices,
     profiles,
     queries,
     relations,
+    rpc_routes,
     telemetry_routes,
 )
 from tb_simulator.answers import Answer, ApiError, PlainError, error_answer, forbidden, framework_error
 from tb_simulator.auth import Principal, RedirectToLogin, authentication_failed, redirect_to_login
 from tb_simulator.broken_answers import send_faulty
+from tb_simulator.control import PREFIX, Control
+from tb_simulator.feed import serve_feed
 from tb_simulator.routing import OPEN, Call, Match, Router
 from tb_simulator.world import World
 
@@ -37,6 +42,9 @@ _MODULES = (
     attribute_routes,
     relations,
     queries,
+    alarms,
+    rpc_routes,
+    device_api,
 )
 
 
@@ -52,17 +60,22 @@ class ThingsBoardApp:
 
     def __init__(self, world: World, *, restart: Callable[[float], Awaitable[None]] | None = None) -> None:
         self.world = world
-        self._restart = restart
         self.calls: Counter[str] = Counter()
+        self._control = Control(world, self.calls, restart)
         self._router = Router(itertools.chain.from_iterable(module.routes.table for module in _MODULES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve HTTP; the lifespan has nothing to do."""
+        """Serve HTTP and WebSockets; the lifespan has nothing to do."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await serve_feed(self.world, scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
+        if path.startswith(PREFIX):
+            await send_answer(send, self._control.answer(method, path, await _read_body(receive)))
+            return
         match = self._router.match(method, path)
         self.calls[match.label] += 1
         if self.world.faults.active:

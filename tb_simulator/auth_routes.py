@@ -8,7 +8,8 @@ from tb_simulator.access import check_uuid, no_such
 from tb_simulator.answers import EMPTY, SPRING_JSON, Answer, bad_request, forbidden, ok
 from tb_simulator.auth import authentication_failed, bad_credentials
 from tb_simulator.routing import ANYONE, CUSTOMER_USER, OPEN, SYS_ADMIN, TENANT, TENANT_ADMIN, Call, Routes
-from tb_simulator.world import Entity, reference
+from tb_simulator.world import Entity
+from tb_simulator.world_types import reference
 
 routes = Routes()
 

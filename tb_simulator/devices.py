@@ -9,7 +9,8 @@ from tb_simulator.makers import make_device
 from tb_simulator.pages import COMMON_SORT_KEYS, Selection, entity_page
 from tb_simulator.routing import CUSTOMER_USER, MEMBERS, TENANT, Call, Routes
 from tb_simulator.saving import customer_of, save
-from tb_simulator.world import NO_CUSTOMER, Entity, World, reference
+from tb_simulator.world import NO_CUSTOMER, Entity, World
+from tb_simulator.world_types import reference
 
 routes = Routes()
 

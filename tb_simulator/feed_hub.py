@@ -22,12 +22,37 @@ class Listener(Protocol):
         """Take saved attributes."""
 
 
+class Connection(Protocol):
+    """An open WebSocket session."""
+
+    def cut(self) -> None:
+        """End it without a close frame."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End it with a close frame."""
+
+
 class FeedHub:
-    """Subscriptions by entity id; saving costs one dictionary look-up while nobody listens."""
+    """Subscriptions by entity id; saving costs one dictionary look-up while nobody listens.
+
+    ``sessions`` are the open WebSockets; while ``muted`` they are sent nothing, as behind a stalled ThingsBoard.
+    """
 
     def __init__(self, world: "World") -> None:
         self._world = world
         self._listeners: dict[str, dict[Listener, None]] = {}
+        self.sessions: set[Connection] = set()
+        self.muted = False
+
+    def cut_sessions(self) -> None:
+        """End all WebSockets without a close frame."""
+        for session in list(self.sessions):
+            session.cut()
+
+    def close_sessions(self, code: int, reason: str = "") -> None:
+        """End all WebSockets with a close frame, as tenant-profile limits do with 1008."""
+        for session in list(self.sessions):
+            session.close(code, reason)
 
     def subscribe(self, entity_id: str, listener: Listener) -> None:
         """Start telling a listener about an entity."""

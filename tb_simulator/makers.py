@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tb_simulator.attribute_store import SERVER
-from tb_simulator.world import NO_CUSTOMER, Entity, World, reference
+from tb_simulator.world import NO_CUSTOMER, Entity, World
+from tb_simulator.world_types import reference
 
 _DEFAULT = {"type": "DEFAULT"}
 _PROFILE_KINDS = {"DEVICE": "DEVICE_PROFILE", "ASSET": "ASSET_PROFILE"}

@@ -6,7 +6,7 @@ from tb_simulator.access import can_read, check_entity_type, check_uuid, checked
 from tb_simulator.answers import EMPTY, Answer, bad_request, not_found, ok, server_error
 from tb_simulator.relation_store import Node, Relation, RelationKey, matching
 from tb_simulator.routing import Call, Routes
-from tb_simulator.world import reference
+from tb_simulator.world_types import reference
 
 routes = Routes()
 

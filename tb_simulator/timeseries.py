@@ -133,6 +133,9 @@ class TimeSeriesStore:
             known = self.latest(entity_id).get(key)
             if latest and known is not None and start <= known[0] < end:
                 self._drop_latest(entity_id, key, series, start, rewrite=rewrite)
+        if latest:
+            # A frame without data follows a deletion (websocket_frames.json, after the deleted key).
+            self._world.feed.telemetry_saved(entity_id, [], [])
 
     def _drop_latest(
         self, entity_id: str, key: str, series: Series | None, start: int, *, rewrite: bool

@@ -21,6 +21,7 @@ from tb_simulator.rate_limits import RateLimits
 from tb_simulator.relation_store import RelationStore
 from tb_simulator.rpc_store import RpcStore
 from tb_simulator.timeseries import TimeSeriesStore
+from tb_simulator.world_types import reference
 
 NO_CUSTOMER = "13814000-1dd2-11b2-8080-808080808080"
 SYSTEM_TENANT = NO_CUSTOMER
@@ -41,13 +42,14 @@ class Settings:
         rpc_minimum_ms: ThingsBoard raises every RPC timeout to at least 5 s (rpc.json).
         active_lag_seconds: how long after a device's post ``active`` becomes true; about 1.3 s measured.
         inactivity_seconds: how long after the last post ``active`` becomes false again.
-        unpolled_rpc_ack_seconds: how long a delivered persistent RPC waits before it is given up.
+        time_scale: what RPC and long-poll waits are multiplied by, so that tests need not wait them out.
     """
 
     access_token_seconds: int = 9_000
     refresh_token_seconds: int = 604_800
     rpc_minimum_ms: int = 5_000
     rpc_default_ms: int = 10_000
+    time_scale: float = 1.0
     active_lag_seconds: float = 1.3
     inactivity_seconds: float = 600.0
     demo_data: bool = True
@@ -76,11 +78,6 @@ class Entity:
     def changed(self) -> None:
         """Forget the encoded body after a change."""
         self._fragment = None
-
-
-def reference(kind: str, identifier: str) -> dict[str, str]:
-    """Return ThingsBoard's ``{"entityType","id"}``."""
-    return {"entityType": kind, "id": identifier}
 
 
 class World:
