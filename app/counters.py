@@ -104,7 +104,10 @@ class RedisStorage(Storage):
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = LimitsRedisStorage(
-            url.get_secret_value(), implementation="redispy", connection_pool=self._pool, key_prefix="tbgw"
+            url.get_secret_value(),
+            implementation="redispy",
+            key_prefix="tbgw",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but typed as a plain option
         )
         self._memory = MemoryStorage()
         self._clock, self._retry_at, self.is_up = clock, 0.0, True

@@ -43,7 +43,9 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         strict_content_type=False,
         lifespan=_lifespan,
         middleware=build_middleware(settings, gatekeepers),
-        exception_handlers=dict.fromkeys((GatewayError, RequestValidationError, HTTPException), _answer_error),
+        exception_handlers=dict.fromkeys(
+            (GatewayError, RequestValidationError, HTTPException), _answer_error
+        ),
     )
     app.state.settings = settings
     app.state.redis = redis
@@ -78,6 +80,8 @@ async def _probe(upstream: ThingsBoardClient) -> None:
     try:
         identity = await upstream.identity.get()
     except GatewayError as error:
-        log.error("thingsboard_not_ready", error_type=type(error).__name__, diagnostic="tb_connection_check.py")
+        log.error(
+            "thingsboard_not_ready", error_type=type(error).__name__, diagnostic="tb_connection_check.py"
+        )
     else:
         log.info("thingsboard_ready", authority=identity.authority)

@@ -23,6 +23,8 @@ PLACEHOLDERS = {"changeme", "change-me", "change_me", "your-api-key", "your_api_
 MINIMUM_KEY_LENGTH = 16
 #: How alike a name must be to one of ours before it counts as misspelt.
 NEAR_MISS = 0.87
+#: OpenSSL's own variables, which resemble ours and are none of our business.
+FOREIGN_NAMES = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
 def _split_list(value: Any) -> Any:
@@ -62,7 +64,8 @@ class Settings(BaseSettings):
         default=None, description="ThingsBoard API key (4.3 and later), in place of user name and password."
     )
     tb_ca_file: Path | None = Field(
-        default=None, description="PEM file of the certificate authority that signed ThingsBoard's certificate."
+        default=None,
+        description="PEM file of the certificate authority that signed ThingsBoard's certificate.",
     )
     tb_verify_tls: bool = Field(
         default=True, description="`false` accepts any certificate of ThingsBoard: only for a closed network."
@@ -79,7 +82,9 @@ class Settings(BaseSettings):
     project_name: str = Field(default="ThingsBoard gateway", description="Title of the API document.")
     version: str = Field(default=__version__, description="Version told by `/health`.")
     debug: bool = Field(default=False, description="`true` logs more. Answers stay the same.")
-    log_format: Literal["json", "console"] = Field(default="json", description="Log lines as JSON or coloured text.")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="Log lines as JSON or coloured text."
+    )
     api_key: SecretStr | None = Field(
         default=None, description="One key with all scopes, at least 16 characters: the simple case."
     )
@@ -98,7 +103,9 @@ class Settings(BaseSettings):
     rate_limit_requests: int = Field(
         default=100, ge=1, description="Requests a client address may make in one window."
     )
-    rate_limit_window: int = Field(default=60, ge=1, le=86_400, description="Length of the window in seconds.")
+    rate_limit_window: int = Field(
+        default=60, ge=1, le=86_400, description="Length of the window in seconds."
+    )
     redis_url: SecretStr | None = Field(
         default=None, description="Redis for shared counters; needed when `WORKERS` is above 1."
     )
@@ -108,7 +115,10 @@ class Settings(BaseSettings):
     ssl_certfile: Path | None = Field(default=None, description="Certificate chain, to serve HTTPS.")
     ssl_keyfile: Path | None = Field(default=None, description="Private key of `SSL_CERTFILE`.")
     bulk_concurrency: int = Field(
-        default=16, ge=1, le=256, description="Devices of one bulk or many-device call that are served at once."
+        default=16,
+        ge=1,
+        le=256,
+        description="Devices of one bulk or many-device call that are served at once.",
     )
     stream_body_limit: int = Field(
         default=1 << 30, ge=1 << 20, description="Longest NDJSON or CSV upload in bytes, unpacked."
@@ -117,14 +127,17 @@ class Settings(BaseSettings):
     @field_validator("tb_host")
     @classmethod
     def _is_an_origin(cls, value: str) -> str:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
+        parts = urlsplit(value if "://" in value else f"//{value}", scheme="http")
+        if "://" not in value and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            # A password must not travel in the clear because eight letters were left out.
+            raise ValueError("must begin with https:// (or http:// in a closed network)")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must look like https://thingsboard.example.com")
         if parts.username or parts.password:
             raise ValueError("must not hold credentials: use TB_USERNAME and TB_PASSWORD")
-        if parts.query or parts.fragment:
-            raise ValueError("must end after the host, port or base path")
-        return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ValueError("must end after the host and port")
+        return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("backend_cors_origins")
     @classmethod
@@ -191,7 +204,7 @@ def misspelt_names(env_file: Path | None) -> Iterable[str]:
     given = set(os.environ)
     if env_file is not None and env_file.is_file():
         given |= set(dotenv_values(env_file))
-    for name in sorted(given - set(ours)):
+    for name in sorted(given - set(ours) - FOREIGN_NAMES):
         close = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=NEAR_MISS)
         if close and name.upper() != close[0]:
             yield f"{name}: is not a setting; did you mean {close[0]}?"

@@ -10,6 +10,7 @@ from app.deps import UpstreamDep
 from app.services.addressing import check_reference, resolve
 from app.thingsboard.entities import EntityType
 
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One of the two kinds of entity that share the telemetry and attribute routes."""
@@ -29,7 +30,7 @@ class Kind:
         return f"/{self.plural}/{{{self.id_field}}}"
 
     def operation(self, template: str) -> str:
-        """Return an operation id: `get_{}latest` is `get_latest` for devices, `get_asset_latest` for assets."""
+        """Fill `get_{}latest`: `get_latest` for devices, `get_asset_latest` for assets."""
         return template.format("" if self.entity_type == "DEVICE" else f"{self.word}_")
 
 
@@ -63,7 +64,9 @@ def entity_in_path(kind: Kind) -> Any:
         description=f"UUID of the {kind.word}, or `name:` and its exact name.",
     )
 
-    async def find(upstream: UpstreamDep, given: Annotated[str, reference, AfterValidator(check_reference)]) -> Entity:
+    async def find(
+        upstream: UpstreamDep, given: Annotated[str, reference, AfterValidator(check_reference)]
+    ) -> Entity:
         return Entity(kind, await resolve(upstream, kind.entity_type, given))
 
     return find

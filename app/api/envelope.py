@@ -20,7 +20,10 @@ def success(
     """Answer `{"status","timestamp", ...payload}`."""
     body = orjson.dumps({"status": status, "timestamp": now_ms(), **payload})
     return Response(
-        body, status_code=status_code, media_type="application/json", headers=dict(headers) if headers else None
+        body,
+        status_code=status_code,
+        media_type="application/json",
+        headers=dict(headers) if headers else None,
     )
 
 

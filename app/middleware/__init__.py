@@ -54,7 +54,9 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
         Middleware(SecurityHeaders),
         Middleware(CORS, origins=settings.backend_cors_origins) if settings.backend_cors_origins else None,
         Middleware(ErrorSanitiser),
-        Middleware(TrustedHosts, allowed=settings.allowed_hosts) if "*" not in settings.allowed_hosts else None,
+        Middleware(TrustedHosts, allowed=settings.allowed_hosts)
+        if "*" not in settings.allowed_hosts
+        else None,
         Middleware(BodyLimit, limits_by_path=dict.fromkeys(STREAMED_PATHS, settings.stream_body_limit)),
         Middleware(
             APIKeyStage,

@@ -30,7 +30,10 @@ class BodyLimit:
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
         limit = self.limits_by_path.get(scope["path"], self.limit)
-        if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > limit:
+        if (
+            headers.get(b"content-length", b"0").isdigit()
+            and int(headers.get(b"content-length", b"0")) > limit
+        ):
             raise too_large(limit)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding == b"gzip":

@@ -31,7 +31,7 @@ class ErrorSanitiser:
             await self.app(scope, receive, watching)
         except ClientDisconnect:
             return None
-        except Exception as error:  # noqa: BLE001 - this is the one place that may
+        except Exception as error:
             gateway_error = as_gateway_error(error)
             if isinstance(gateway_error, InternalError):
                 log.exception("internal_error", request_id=context_of(scope).request_id)

@@ -15,7 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: Answers are data: nothing in them may run, frame or load anything. Tokens and telemetry are not cached.
 POLICY = Secure(
-    csp=ContentSecurityPolicy().default_src("'none'").frame_ancestors("'none'").base_uri("'none'").form_action("'none'"),
+    csp=ContentSecurityPolicy()
+    .default_src("'none'")
+    .frame_ancestors("'none'")
+    .base_uri("'none'")
+    .form_action("'none'"),
     hsts=StrictTransportSecurity().max_age(31_536_000).include_subdomains(),
     xcto=XContentTypeOptions().nosniff(),
     xfo=XFrameOptions().deny(),

@@ -15,7 +15,7 @@ from app.thingsboard.transport import AiohttpTransport, Transport, tls_policy
 
 
 class ThingsBoardClient:
-    """All of ThingsBoard that the gateway uses, by resource. Safe to share between tasks of one event loop."""
+    """All of ThingsBoard that the gateway uses, by resource. Shared by all tasks of one event loop."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -86,7 +86,9 @@ class Connection:
             await self.call("POST", path, json=json, is_idempotent=True, is_one_object=is_one_object)
         )
 
-    async def _authorised(self, method: str, target: str, content: bytes | None, *, idempotent: bool) -> Answer:
+    async def _authorised(
+        self, method: str, target: str, content: bytes | None, *, idempotent: bool
+    ) -> Answer:
         header = await self.credential.header()
         answer = await self._retried(method, target, content, header, idempotent=idempotent)
         if answer.status == UNAUTHORISED and await self.credential.renew(header):

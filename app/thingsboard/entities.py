@@ -54,7 +54,7 @@ class EntityCalls:
         identity = await self._identity.get()
         path = identity.scoped(self._routes.by_name)
         if identity.customer_id is None:
-            query = {self._routes.name_parameter: name}
+            query: Query = {self._routes.name_parameter: name}
             return expect_object(await self._connection.get_json(path, query=query))
         return await self._search(path, name)
 
@@ -62,7 +62,7 @@ class EntityCalls:
         # Customer users have no route by name: search for the text and take the exact match.
         number = 0
         while True:
-            query = {"pageSize": SEARCH_PAGE_SIZE, "page": number, "textSearch": name}
+            query: Query = {"pageSize": SEARCH_PAGE_SIZE, "page": number, "textSearch": name}
             page = read_page(await self._connection.get_json(path, query=query))
             for item in page.items:
                 if item.get("name") == name:

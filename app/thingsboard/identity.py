@@ -40,7 +40,9 @@ class IdentitySource:
 
     async def check(self) -> Identity:
         """Ask now: shows that ThingsBoard answers and takes our credential."""
-        return self._read(expect_object(await self._connection.get_json("/api/auth/user", is_one_object=False)))
+        return self._read(
+            expect_object(await self._connection.get_json("/api/auth/user", is_one_object=False))
+        )
 
     def _read(self, user: dict[str, object]) -> Identity:
         authority, customer = user.get("authority"), user.get("customerId")

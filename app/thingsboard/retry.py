@@ -28,5 +28,5 @@ class RetryBudget:
 
 
 def delay_before(attempt: int) -> float:
-    """Return the wait in seconds before the given retry (1, 2, ...): full jitter on a doubling base."""
-    return random.uniform(0.5, 1.0) * BASE_DELAY_SECONDS * 2 ** (attempt - 1)
+    """Return the wait in seconds before the given retry (1, 2, ...): jittered, on a doubling base."""
+    return random.uniform(0.5, 1.0) * BASE_DELAY_SECONDS * float(2 ** (attempt - 1))

@@ -38,9 +38,7 @@ class TelemetryCalls:
         """
         return await self._values(entity_type, entity_id, keys, {})
 
-    async def history(
-        self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query
-    ) -> Series:
+    async def history(self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query) -> Series:
         """Return raw or aggregated points of a range, typed.
 
         ThingsBoard checks neither existence nor permission here: call `keys` first.
@@ -80,7 +78,7 @@ class TelemetryCalls:
         is_idempotent: bool,
         ttl_seconds: int | None = None,
     ) -> None:
-        """Store points; `body` is JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
+        """Store points: JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
         suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
         await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent)

@@ -164,7 +164,7 @@ class PasswordLogin:
 
 
 def read_claims(token: str) -> dict[str, Any]:
-    """Decode a JWT's payload without checking it: it is ThingsBoard's business; ValueError when it is none."""
+    """Decode a JWT's payload without checking it, which is ThingsBoard's business."""
     try:
         payload = token.split(".")[1]
         claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -179,5 +179,3 @@ def _swallow(task: asyncio.Task[Tokens]) -> None:
     """Take note of a failed refresh ahead of time: the next caller tries again and is told."""
     with contextlib.suppress(GatewayError, asyncio.CancelledError):
         task.result()
-
-

@@ -3,7 +3,6 @@
 Only this file knows which HTTP library that is.
 """
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ class AiohttpTransport:
                 return Answer(response.status, response.content_type, content)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamTimeout(note="connect_timeout") from error
-        except (TimeoutError, asyncio.TimeoutError) as error:
+        except TimeoutError as error:
             raise UpstreamTimeout(note="read_timeout") from error
         except aiohttp.ClientConnectorError as error:
             raise UpstreamUnreachable(note=type(error).__name__) from error

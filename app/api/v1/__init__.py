@@ -2,6 +2,11 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import devices
+from app.api.v1 import assets, devices, relations, whoami
 
-ROUTERS: tuple[APIRouter, ...] = (devices.router,)
+ROUTERS: tuple[APIRouter, ...] = (
+    devices.router,
+    assets.router,
+    relations.router,
+    whoami.router,
+)

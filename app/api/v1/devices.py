@@ -147,6 +147,8 @@ async def get_device_credentials(
     responses={200: {"model": TypeList}},
     openapi_extra=requires("devices:read"),
 )
-async def list_device_types(upstream: UpstreamDep, page: PageNumber = 0, page_size: PageSize = 100) -> Response:
+async def list_device_types(
+    upstream: UpstreamDep, page: PageNumber = 0, page_size: PageSize = 100
+) -> Response:
     """Return the types that devices have."""
     return paged_locally(await upstream.devices.types(), number=page, size=page_size)
