@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from tb_simulator.auth import Principal
     from tb_simulator.world import Entity
 
-ENTITY_TYPES = frozenset(
-    ["TENANT", "CUSTOMER", "USER", "DASHBOARD", "ASSET", "DEVICE", "ALARM", "RULE_CHAIN", "RULE_NODE", "ENTITY_VIEW", "WIDGETS_BUNDLE", "WIDGET_TYPE", "TENANT_PROFILE", "DEVICE_PROFILE", "ASSET_PROFILE", "API_USAGE_STATE", "TB_RESOURCE", "OTA_PACKAGE", "EDGE", "RPC", "QUEUE", "NOTIFICATION", "NOTIFICATION_TARGET", "NOTIFICATION_TEMPLATE", "NOTIFICATION_REQUEST", "NOTIFICATION_RULE", "QUEUE_STATS", "OAUTH2_CLIENT", "DOMAIN", "MOBILE_APP", "MOBILE_APP_BUNDLE", "CALCULATED_FIELD", "JOB", "ADMIN_SETTINGS", "AI_MODEL", "API_KEY"],
-)
+_ENTITY_TYPES_TEXT = """
+    TENANT CUSTOMER USER DASHBOARD ASSET DEVICE ALARM RULE_CHAIN RULE_NODE ENTITY_VIEW WIDGETS_BUNDLE
+    WIDGET_TYPE TENANT_PROFILE DEVICE_PROFILE ASSET_PROFILE API_USAGE_STATE TB_RESOURCE OTA_PACKAGE EDGE
+    RPC QUEUE NOTIFICATION NOTIFICATION_TARGET NOTIFICATION_TEMPLATE NOTIFICATION_REQUEST
+    NOTIFICATION_RULE QUEUE_STATS OAUTH2_CLIENT DOMAIN MOBILE_APP MOBILE_APP_BUNDLE CALCULATED_FIELD JOB
+    ADMIN_SETTINGS AI_MODEL API_KEY
+"""
+ENTITY_TYPES = frozenset(_ENTITY_TYPES_TEXT.split())
 _TITLES = {"DEVICE": "Device", "ASSET": "Asset", "CUSTOMER": "Customer", "ENTITY_VIEW": "Entity-view"}
 _SYSADMIN_REFUSED = "System administrator is not allowed to perform this operation!"
 
@@ -66,7 +71,8 @@ def checked(call: Call, kind: str, identifier: str) -> "Entity":
     """Return an entity the caller may use.
 
     Raises:
-        ApiError: 400 for a malformed id, 404 for an unknown one or another tenant's, 403 for another customer's.
+        ApiError: 400 for a malformed id, 404 for an unknown one or another tenant's,
+            403 for another customer's.
     """
     identifier = check_uuid(identifier)
     entity = call.world.find(kind, identifier)
@@ -78,7 +84,7 @@ def checked(call: Call, kind: str, identifier: str) -> "Entity":
 
 
 def checked_plain(call: Call, kind: str, identifier: str) -> "Entity":
-    """Return an entity the caller may use, as the telemetry, attribute and RPC routes check it: in bare text."""
+    """Return an entity the caller may use, with the bare-text errors of telemetry, attributes and RPC."""
     kind, identifier = check_entity_type(kind), check_uuid(identifier)
     if call.user.authority == SYS_ADMIN:
         raise PlainError(403, _SYSADMIN_REFUSED)

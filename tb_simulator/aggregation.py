@@ -23,8 +23,8 @@ def check_interval_count(start: int, end: int, interval: int) -> None:
     if count > MOST_INTERVALS:
         raise PlainError(
             400,
-            f"Incorrect TsKvQuery. Number of intervals is to high - {count}. Please increase 'interval' parameter "
-            "for your query or reduce the time range of the query.",
+            f"Incorrect TsKvQuery. Number of intervals is to high - {count}. Please increase 'interval' "
+            "parameter for your query or reduce the time range of the query.",
         )
 
 

@@ -160,7 +160,7 @@ def _has_status(alarm: Alarm, wanted: str) -> bool:
         "UNACK": not acknowledged,
         "ANY": True,
     }
-    return simple.get(wanted, status_of(alarm) == wanted)
+    return bool(simple.get(wanted, status_of(alarm) == wanted))
 
 
 class _Filter:
@@ -168,7 +168,7 @@ class _Filter:
 
     def __init__(
         self, statuses: set[str], severities: set[str], types: set[str], span: tuple[int | None, int | None]
-    ):
+    ) -> None:
         self._statuses, self._severities, self._types = statuses, severities, types
         self._start, self._end = span
 

@@ -134,7 +134,7 @@ def save_asset(call: Call) -> Answer:
         raise forbidden()
 
     def create(name: str, kind: str, body: dict[str, Any]) -> Entity:
-        customer = customer_of(call, body, NO_CUSTOMER)
+        customer = customer_of(body, NO_CUSTOMER)
         return make_asset(call.world, call.user.tenant, name, kind=kind, customer=customer, more=body)
 
     return ok(save(call, "ASSET", create).fragment)

@@ -22,8 +22,9 @@ def _scope(call: Call) -> str:
     if scope not in SCOPES:
         raise bad_request(
             "Method parameter 'scope': Failed to convert value of type 'java.lang.String' to required type "
-            "'org.thingsboard.server.common.data.AttributeScope'; Failed to convert from type [java.lang.String] to "
-            "type [@io.swagger.v3.oas.annotations.Parameter @org.springframework.web.bind.annotation.PathVariable "
+            "'org.thingsboard.server.common.data.AttributeScope'; Failed to convert from type "
+            "[java.lang.String] to type [@io.swagger.v3.oas.annotations.Parameter "
+            "@org.springframework.web.bind.annotation.PathVariable "
             f"org.thingsboard.server.common.data.AttributeScope] for value [{scope}]",
         )
     return scope

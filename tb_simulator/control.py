@@ -1,8 +1,11 @@
-"""The simulator's own routes under ``/__simulator``: JSON, without authentication, for loopback only.
+"""The simulator's own routes under ``/__simulator/``: JSON, without authentication, for loopback.
 
-``GET``/``DELETE /__simulator/calls``; ``GET``/``POST``/``DELETE /__simulator/faults`` (fields of ``Fault``);
-``POST /__simulator/tokens {"action":"expire"|"change_key"}``; ``POST /__simulator/rate-limit {"limits","tenant"}``;
-``POST /__simulator/restart {"seconds"}``; ``POST /__simulator/websockets {"action":"cut"|"close","code","reason"}``.
+- ``GET calls``: ``{"total","calls":{"GET /api/device/{id}":3}}``; ``DELETE calls`` counts from 0 again.
+- ``POST faults``: one, by the fields of ``Fault``; ``GET faults``; ``DELETE faults`` ends all, limits too.
+- ``POST tokens {"action":"expire"|"change_key"}``.
+- ``POST rate-limit {"limits":"3:1,10:60"|null,"tenant"}``: the first tenant unless named.
+- ``POST restart {"seconds"}``: connections are refused for that long, WebSockets cut.
+- ``POST websockets {"action":"cut"|"close","code","reason"}``.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Sample devices for the demo: a building of rooms with a past, which keep sending and answer ``setLight``."""
+"""Sample devices for the demo: rooms with a past, which keep sending and answer ``setLight``."""
 
 import asyncio
 import math

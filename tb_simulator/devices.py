@@ -164,7 +164,7 @@ def save_device(call: Call) -> Answer:
         raise forbidden()
 
     def create(name: str, kind: str, body: dict[str, Any]) -> Entity:
-        customer = customer_of(call, body, NO_CUSTOMER)
+        customer = customer_of(body, NO_CUSTOMER)
         return make_device(
             call.world, call.user.tenant, name, kind=kind, customer=customer, more=body, token=token
         )

@@ -35,7 +35,7 @@ class Connection(Protocol):
 class FeedHub:
     """Subscriptions by entity id; saving costs one dictionary look-up while nobody listens.
 
-    ``sessions`` are the open WebSockets; while ``muted`` they are sent nothing, as behind a stalled ThingsBoard.
+    ``sessions`` are the open WebSockets; while ``muted`` they are sent nothing, as by a stalled ThingsBoard.
     """
 
     def __init__(self, world: "World") -> None:

@@ -43,8 +43,9 @@ def make_customer(world: World, tenant: str, title: str, more: Mapping[str, Any]
     return world.add(Entity("CUSTOMER", body, tenant=tenant, customer=None, name=title))
 
 
-def make_user(world: World, tenant: str, customer: str, email: str, authority: str, password: str) -> Entity:
-    """Create a user who can log in."""
+def make_user(world: World, owner: tuple[str, str], email: str, authority: str, password: str) -> Entity:
+    """Create a user of a tenant and customer who can log in."""
+    tenant, customer = owner
     body = {
         **_base(world, "USER", tenant),
         "customerId": reference("CUSTOMER", customer),

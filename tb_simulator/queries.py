@@ -15,8 +15,8 @@ from tb_simulator.world import Entity, World
 routes = Routes()
 
 _KNOWN_FILTERS = (
-    "apiUsageState, assetSearchQuery, assetType, deviceSearchQuery, deviceType, edgeSearchQuery, edgeType, entityList, "
-    "entityName, entityType, entityViewSearchQuery, entityViewType, relationsQuery, singleEntity"
+    "apiUsageState, assetSearchQuery, assetType, deviceSearchQuery, deviceType, edgeSearchQuery, edgeType, "
+    "entityList, entityName, entityType, entityViewSearchQuery, entityViewType, relationsQuery, singleEntity"
 )
 _SCOPE_OF = {"SERVER_ATTRIBUTE": (SERVER,), "SHARED_ATTRIBUTE": (SHARED,), "CLIENT_ATTRIBUTE": (CLIENT,)}
 _NOTHING = {"ts": 0, "value": ""}

@@ -1,4 +1,4 @@
-"""ThingsBoard's REST limit of a tenant: full buckets at first, then continuous refill (rate_limit.json, facts)."""
+"""ThingsBoard's REST limit of a tenant: full buckets at first, then continuous refill (rate_limit.json)."""
 
 import time
 from collections.abc import Callable

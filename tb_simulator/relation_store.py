@@ -68,7 +68,7 @@ class RelationStore:
     def walk(
         self, root: Node, direction: str, *, levels: int = 0, group: str = "COMMON", last_only: bool = False
     ) -> list[Relation]:
-        """Return every relation reached within ``levels`` steps, each once, cycles included; 0 is no limit."""
+        """Return all relations within ``levels`` steps, each once, cycles included; 0 is no limit."""
         seen, found = {root}, []
         queue: deque[tuple[Node, int]] = deque([(root, 1)])
         while queue:
@@ -85,7 +85,7 @@ class RelationStore:
 
 
 def matching(relations: Iterable[Relation], filters: list[dict[str, Any]], direction: str) -> list[Relation]:
-    """Keep the relations that fit any filter; the walk itself is not cut (relations.json, "query with filters")."""
+    """Keep what fits any filter; the walk itself is not cut (relations.json, "query with filters")."""
     if not filters:
         return list(relations)
 

@@ -34,13 +34,13 @@ def type_name(call: Call, kind: str, body: dict[str, Any]) -> str:
     return profile.name if profile else "default"
 
 
-def customer_of(call: Call, body: dict[str, Any], default: str) -> str:
+def customer_of(body: dict[str, Any], default: str) -> str:
     """Return the customer a body assigns."""
     return str((body.get("customerId") or {}).get("id") or default)
 
 
 def update(call: Call, kind: str, body: dict[str, Any], more_fields: tuple[str, ...]) -> Entity:
-    """Change an entity; a version other than the stored one is a 409 (devices.json, "update with a stale ...")."""
+    """Change an entity; a version other than the stored one is a 409 (devices.json)."""
     entity = checked(call, kind, str(body["id"].get("id")))
     name = checked_name(call, kind, body)
     if body.get("version") not in {None, entity.body["version"]}:
@@ -51,7 +51,7 @@ def update(call: Call, kind: str, body: dict[str, Any], more_fields: tuple[str, 
         wanted = type_name(call, kind, {**body, "type": None})
     profile = profile_for(call.world, kind, entity.tenant, wanted)
     changes = {field: body[field] for field in ("label", "additionalInfo", *more_fields) if field in body}
-    entity.customer = customer_of(call, body, entity.customer or "")
+    entity.customer = customer_of(body, entity.customer or "")
     changes |= {"name": name, "type": profile.name, _PROFILE_FIELDS[kind]: profile.body["id"]}
     changes["customerId"] = {"entityType": "CUSTOMER", "id": entity.customer}
     changes["version"] = entity.body["version"] + 1

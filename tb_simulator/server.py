@@ -22,7 +22,7 @@ LARGEST_FRAME = 32_768
 class Simulator:
     """A ThingsBoard on 127.0.0.1, for the time of an ``async with``.
 
-    It belongs to the event loop that entered it. Its state (``world``) outlives ``stop_listening`` and ``restart``.
+    It belongs to the event loop that entered it. Its ``world`` outlives ``stop_listening`` and ``restart``.
     ``asgi`` is the same ThingsBoard as a plain ASGI application, usable without entering.
     """
 
@@ -85,7 +85,8 @@ class Simulator:
         """Open the socket, after ``stop_listening`` on the same port."""
         if self._server is not None:
             return
-        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts: without it each answer waits 40 ms.
+        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts: without it each answer
+        # waits 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self._host, self._port))

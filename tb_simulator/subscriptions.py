@@ -1,4 +1,4 @@
-"""What a WebSocket session subscribes to, and the frames that come of it: values are text, ``[[ts,"text"]]``."""
+"""What a WebSocket session subscribes to, and the frames it gets: values are text, ``[[ts,"text"]]``."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

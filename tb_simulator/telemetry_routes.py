@@ -153,8 +153,7 @@ def delete_telemetry(call: Call) -> Answer:
     call.world.telemetry.delete(
         entity.id,
         keys,
-        start,
-        end,
+        (start, end),
         latest=call.flag("deleteLatest", default=True),
         rewrite=call.flag("rewriteLatestIfDeleted"),
     )

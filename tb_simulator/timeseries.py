@@ -1,6 +1,7 @@
 """Time series in memory: sorted points by entity and key, and the latest value of each key beside them.
 
-As in ThingsBoard the latest values are a table of their own: an older point does not move them, a deletion may.
+As in ThingsBoard the latest values are a table of their own: an older point does not move them, a
+deletion may.
 """
 
 from bisect import bisect_left
@@ -119,13 +120,13 @@ class TimeSeriesStore:
         self,
         entity_id: str,
         keys: Iterable[str],
-        start: int,
-        end: int,
+        span: tuple[int, int],
         *,
         latest: bool = True,
         rewrite: bool = False,
     ) -> None:
-        """Delete ``[start, end)`` of keys; latest values in it go too, or fall back to what is left before."""
+        """Delete the span ``[start, end)`` of keys; latest values in it go too, or fall back."""
+        start, end = span
         for key in keys:
             series = self.series(entity_id, key)
             if series is not None:

@@ -1,6 +1,7 @@
 """How ThingsBoard reads and shows values: coercion on the way in, text on the way out.
 
-The rules are in telemetry.json ("save decimals beyond 16 places and integers beyond int64", "read them back").
+The rules are in telemetry.json ("save decimals beyond 16 places and integers beyond int64", "read them
+back").
 """
 
 import json

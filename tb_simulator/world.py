@@ -154,7 +154,7 @@ class World:
         return (entity for entity in entities if tenant is None or entity.tenant == tenant)
 
     def remove(self, entity: Entity) -> None:
-        """Delete an entity and all that hangs on it; WebSocket subscribers are told nothing, as in ThingsBoard."""
+        """Delete an entity and all that hangs on it; WebSockets are told nothing (facts)."""
         self._entities[entity.kind].pop(entity.id, None)
         self._by_name.pop((entity.kind, entity.tenant, entity.name), None)
         self.relations.forget(entity.kind, entity.id)
