@@ -51,7 +51,9 @@ class KeyEntry(BaseModel):
     def _are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = sorted(set(value) - SCOPES - {ALL})
         if unknown:
-            raise ValueError(f"unknown scope {', '.join(unknown)}; known are {', '.join(sorted(SCOPES))} and *")
+            raise ValueError(
+                f"unknown scope {', '.join(unknown)}; known are {', '.join(sorted(SCOPES))} and *"
+            )
         return value
 
 

@@ -1,1 +1,1 @@
-"""What we promise callers, as models of the OpenAPI document. Answers are built from these shapes, not by them."""
+"""What we promise callers, as models for the OpenAPI document and for what callers send."""

@@ -32,7 +32,9 @@ async def resolve(upstream: ThingsBoardClient, entity_type: str, reference: str,
     try:
         uuid = find_uuid(check_reference(reference))
     except ValueError as error:
-        raise UnprocessableRequest(f"{field}: {error}", details={"field": field, "issue": str(error)}) from None
+        raise UnprocessableRequest(
+            f"{field}: {error}", details={"field": field, "issue": str(error)}
+        ) from None
     if uuid is not None:
         return uuid
     entity = await upstream.entities(entity_type).get_by_name(reference.removeprefix(NAME_PREFIX))

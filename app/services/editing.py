@@ -17,7 +17,9 @@ async def patch(calls: EntityCalls, entity_id: str, changes: dict[str, Any]) -> 
         Conflict: the name is taken, or somebody else changed the object meanwhile.
     """
     if not changes:
-        raise InvalidRequest("The body names no field to change.", details={"field": "body", "issue": "empty"})
+        raise InvalidRequest(
+            "The body names no field to change.", details={"field": "body", "issue": "empty"}
+        )
     for field in ("name", "type"):
         if field in changes and changes[field] is None:
             raise InvalidRequest(
