@@ -1,4 +1,4 @@
-"""The gateway under test: the whole application, a simulated ThingsBoard behind it, real sockets where they matter."""
+"""The gateway under test: the whole application, and a simulated ThingsBoard on a real port behind it."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -50,7 +50,8 @@ def make_settings(simulator: Simulator) -> SettingsFactory:
             "rate_limit_requests": 1_000_000,
         }
         values |= overrides
-        return Settings(_env_file=None, **{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return Settings(_env_file=None, **given)
 
     return make
 
@@ -95,8 +96,8 @@ def keys_file(tmp_path: Path) -> Callable[..., Path]:
 
     def write(**keys: tuple[str, list[str]]) -> Path:
         tables = [
-            f'[[keys]]\nname = "{name}"\nid = "{name}"\nsha256 = "{hashlib.sha256(secret.encode()).hexdigest()}"\n'
-            f"scopes = {scopes}\n"
+            f'[[keys]]\nname = "{name}"\nid = "{name}"\nscopes = {scopes}\n'
+            f'sha256 = "{hashlib.sha256(secret.encode()).hexdigest()}"\n'
             for name, (secret, scopes) in keys.items()
         ]
         path = tmp_path / "keys.toml"

@@ -71,6 +71,8 @@ class AiohttpTransport:
                 max_line_size=16_384,
                 max_field_size=32_768,
             )
+            # aiohttp would repeat a lost GET by itself, beside our retries and outside their budget.
+            self._session._retry_connection = False  # noqa: SLF001 - there is no public switch (3.14)
         return self._session
 
     async def send(
