@@ -64,6 +64,11 @@ class ThingsBoardApp:
         self._control = Control(world, self.calls, restart)
         self._router = Router(itertools.chain.from_iterable(module.routes.table for module in _MODULES))
 
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        self._control.close()
+        self.world.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve HTTP and WebSockets; the lifespan has nothing to do."""
         if scope["type"] == "http":

@@ -94,6 +94,11 @@ class Control:
         task.add_done_callback(self._tasks.discard)
         return Answer(202, b"{}", JSON)
 
+    def close(self) -> None:
+        """Give up a restart under way."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _later(self, seconds: float) -> None:
         # The answer to the control call itself must leave before its connection is cut.
         await asyncio.sleep(0.05)

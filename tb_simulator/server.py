@@ -78,8 +78,8 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.asgi.close()
         await self.stop_listening()
-        self.world.close()
 
     async def start_listening(self) -> None:
         """Open the socket, after ``stop_listening`` on the same port."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tb_simulator.world import World
 
 
+_MERGED_FROM = 1000
+
+
 class Point(NamedTuple):
     """One value of one key at one time, in milliseconds."""
 
@@ -46,6 +49,13 @@ class Series:
             times.insert(at, ts)
             self.values.insert(at, value)
 
+    def put_many(self, rows: list[tuple[int, Value]]) -> None:
+        """Store many points in any order by merging: inserting them one by one would be quadratic."""
+        merged = dict(zip(self.ts, self.values, strict=True))
+        merged.update(rows)
+        self.ts = sorted(merged)
+        self.values = [merged[ts] for ts in self.ts]
+
     def purge(self, now: int) -> None:
         """Drop the points whose time to live is over."""
         for ts in [ts for ts, until in self.expiry.items() if until <= now]:
@@ -74,28 +84,48 @@ class TimeSeriesStore:
         self._world = world
         self._series: dict[str, dict[str, Series]] = {}
         self._latest: dict[str, dict[str, tuple[int, Value]]] = {}
+        self._with_expiry: set[str] = set()
 
     def save(self, entity_id: str, points: Sequence[Point], *, ttl_seconds: int = 0) -> None:
         """Store points and tell the subscribers; readable as soon as this returns."""
-        all_series = self._series.setdefault(entity_id, {})
         latest = self._latest.setdefault(entity_id, {})
-        until = self._world.now() + ttl_seconds * 1000
+        all_series = self._series.setdefault(entity_id, {})
+        is_large = len(points) >= _MERGED_FROM
         newer: list[Point] = []
         for point in points:
             key, ts, value = point
-            series = all_series.get(key)
-            if series is None:
-                series = all_series[key] = Series()
-            series.put(ts, value)
-            if ttl_seconds:
-                series.expiry[ts] = until
-            elif series.expiry:
-                series.expiry.pop(ts, None)
             known = latest.get(key)
             if known is None or ts >= known[0]:
                 latest[key] = (ts, value)
                 newer.append(point)
+            if not is_large:
+                series = all_series.get(key)
+                if series is None:
+                    series = all_series[key] = Series()
+                series.put(ts, value)
+        if is_large:
+            self._merge(all_series, points)
+        if ttl_seconds or entity_id in self._with_expiry:
+            self._set_expiry(entity_id, points, ttl_seconds)
         self._world.feed.telemetry_saved(entity_id, points, newer)
+
+    @staticmethod
+    def _merge(all_series: dict[str, Series], points: Sequence[Point]) -> None:
+        by_key: dict[str, list[tuple[int, Value]]] = {}
+        for key, ts, value in points:
+            by_key.setdefault(key, []).append((ts, value))
+        for key, rows in by_key.items():
+            all_series.setdefault(key, Series()).put_many(rows)
+
+    def _set_expiry(self, entity_id: str, points: Sequence[Point], ttl_seconds: int) -> None:
+        self._with_expiry.add(entity_id)
+        until = self._world.now() + ttl_seconds * 1000
+        for key, ts, _ in points:
+            expiry = self._series[entity_id][key].expiry
+            if ttl_seconds:
+                expiry[ts] = until
+            else:
+                expiry.pop(ts, None)
 
     def load(self, entity_id: str, key: str, ts: Iterable[int], values: Iterable[Value]) -> None:
         """Replace the points of a key by already sorted ones; for tests and benchmarks, tells nobody."""

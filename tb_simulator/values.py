@@ -46,6 +46,10 @@ def _keep_number(text: str) -> float | _Number:
     return _Number(text)
 
 
+def _keep_integer(text: str) -> int | _Number:
+    return int(text) if len(text) <= _SHORT_NUMBER else _Number(text)
+
+
 def load_json(body: bytes) -> Any:
     """Return the body as JSON without losing how its numbers were written.
 
@@ -54,7 +58,9 @@ def load_json(body: bytes) -> Any:
     """
     if not _NEEDS_CARE.search(body):
         return orjson.loads(body)
-    return json.loads(body.decode("utf-8"), parse_float=_keep_number, parse_constant=str)
+    return json.loads(
+        body.decode("utf-8"), parse_float=_keep_number, parse_int=_keep_integer, parse_constant=str
+    )
 
 
 def compact(value: Any) -> str:
@@ -64,8 +70,6 @@ def compact(value: Any) -> str:
 
 def _original_number(value: Any) -> Any:
     if isinstance(value, _Number):
-        return orjson.Fragment(str(value))
-    if isinstance(value, int):
         return orjson.Fragment(str(value))
     raise TypeError
 
