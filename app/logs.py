@@ -25,27 +25,45 @@ def _safe_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def configure(level: str, log_format: LogFormat) -> None:
-    """Send our events and those of the libraries to standard output, in one format."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _safe_exception,
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
-    )
+SHARED: tuple[structlog.typing.Processor, ...] = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _safe_exception,
+)
+
+
+class _StandardOutput:
+    """Writes to whatever standard output is at the time of writing."""
+
+    def msg(self, message: str) -> None:
+        sys.stdout.write(message + "\n")
+        sys.stdout.flush()
+
+    debug = info = warning = error = exception = critical = msg
+
+
+def _renderer(log_format: LogFormat) -> structlog.typing.Processor:
+    return structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+
+
+def configure_events(level: str, log_format: LogFormat) -> None:
+    """Send our own events to standard output."""
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*SHARED, _renderer(log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: _StandardOutput(),
         cache_logger_on_first_use=True,
     )
+
+
+def configure(level: str, log_format: LogFormat) -> None:
+    """Send our events and those of the libraries to standard output, in one format."""
+    configure_events(level, log_format)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(log_format)],
         )
     )
     root = logging.getLogger()

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app import logs
 from app.factory import create_app
 from app.settings import Settings
 from tb_simulator.server import Simulator
@@ -21,6 +22,11 @@ SYSADMIN = ("sysadmin@thingsboard.org", "sysadmin")
 
 SettingsFactory = Callable[..., Settings]
 GatewayFactory = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _events_as_in_production() -> None:
+    logs.configure_events("INFO", "json")
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +82,8 @@ async def make_gateway(make_settings: SettingsFactory) -> AsyncIterator[GatewayF
     for app, client in made:
         await client.aclose()
         await app.state.upstream.aclose()
+        if app.state.redis is not None:
+            await app.state.redis.aclose()
 
 
 @pytest.fixture
