@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app import api_keys
-from app.api.ops import health
+from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
 from app.counters import MemoryStorage, RedisStorage
 from app.errors import GatewayError
@@ -30,7 +30,8 @@ log = structlog.get_logger("gateway")
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
     redis = RedisStorage(settings.redis_url) if settings.redis_url else None
-    gatekeepers = Gatekeepers(api_keys.load(settings), FixedWindowRateLimiter(redis or MemoryStorage()))
+    counter = FixedWindowRateLimiter(redis or MemoryStorage())
+    gatekeepers = Gatekeepers(api_keys.load(settings), counter, PUBLIC_PATHS)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
@@ -50,7 +51,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.settings = settings
     app.state.redis = redis
     app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
-    for router in (health.router, *ROUTERS):
+    for router in (health.router, docs.router, *ROUTERS):
         app.include_router(router)
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     return app

@@ -19,19 +19,6 @@ from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_hosts import TrustedHosts
 from app.settings import Settings
 
-#: Paths that need no key and count towards no limit; compared exactly.
-PUBLIC_PATHS = frozenset(
-    {
-        "/",
-        "/docs",
-        "/redoc",
-        "/openapi.json",
-        "/health",
-        "/health/live",
-        "/health/ready",
-        "/api/v1/health",
-    }
-)
 #: Their bodies are read piece by piece, so the limit for bodies held in memory does not apply.
 STREAMED_PATHS = ("/api/v1/tb/telemetry/bulk",)
 FAILED_KEYS = parse("20 per minute")
@@ -43,6 +30,8 @@ class Gatekeepers:
 
     keys: APIKeys
     counter: FixedWindowRateLimiter
+    #: Need no key and count towards no limit; compared exactly.
+    public_paths: frozenset[str]
 
 
 def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
@@ -61,7 +50,7 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
         Middleware(
             APIKeyStage,
             keys=gatekeepers.keys,
-            public_paths=PUBLIC_PATHS,
+            public_paths=gatekeepers.public_paths,
             counter=gatekeepers.counter,
             failures=FAILED_KEYS,
         ),

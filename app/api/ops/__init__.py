@@ -1,1 +1,5 @@
-"""Unversioned routes for operators: no key, no limit, by exact path."""
+"""Unversioned routes for operators and readers: no key, no limit, by exact path."""
+
+from app.api.ops import docs, health
+
+PUBLIC_PATHS = health.PATHS | docs.PATHS | {"/openapi.json"}

@@ -34,20 +34,20 @@ async def get_root(settings: SettingsDep) -> Response:
     )
 
 
+LIVENESS = {"/health": "get_health", "/health/live": "get_liveness", "/api/v1/health": "get_health_v1"}
+PATHS = frozenset(LIVENESS) | {"/", "/health/ready"}
+
+
 async def get_liveness(settings: SettingsDep) -> Response:
     """Say that the process answers."""
     return success({"service": settings.project_name, "version": settings.version})
 
 
-for path, operation in (
-    ("/health", "get_health"),
-    ("/health/live", "get_liveness"),
-    ("/api/v1/health", "get_health_v1"),
-):
+for _path, _operation in LIVENESS.items():
     router.add_api_route(
-        path,
+        _path,
         get_liveness,
-        operation_id=operation,
+        operation_id=_operation,
         summary="Tell whether the process answers",
         responses={200: {"model": Health}},
     )
