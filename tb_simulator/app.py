@@ -3,8 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from tb_simulator import (
     alarms,
@@ -21,15 +20,11 @@ from tb_simulator import (
 )
 from tb_simulator.answers import Answer, ApiError, PlainError, error_answer, forbidden, framework_error
 from tb_simulator.auth import Principal, RedirectToLogin, authentication_failed, redirect_to_login
-from tb_simulator.broken_answers import send_faulty
+from tb_simulator.broken_answers import refuse_websocket, send_faulty
 from tb_simulator.control import PREFIX, Control
 from tb_simulator.feed import serve_feed
-from tb_simulator.routing import OPEN, Call, Match, Router
+from tb_simulator.routing import OPEN, Call, Match, Receive, Router, Scope, Send
 from tb_simulator.world import World
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 LARGEST_BODY = 16 * 1024 * 1024
 
@@ -74,7 +69,7 @@ class ThingsBoardApp:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await serve_feed(self.world, scope, receive, send)
+            await self._websocket(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
@@ -90,10 +85,21 @@ class ThingsBoardApp:
                 return
         await send_answer(send, await self._answer(scope, receive, match))
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        self.calls[f"WS {path}"] += 1
+        await receive()
+        if self.world.faults.active:
+            faults = self.world.faults.take("WS", path)
+            if faults:
+                await refuse_websocket(faults, receive, send)
+                return
+        await serve_feed(self.world, scope, receive, send)
+
     async def _answer(self, scope: Scope, receive: Receive, match: Match) -> Answer:
         try:
             body = await _read_body(receive)
-            return await self._dispatch(scope, body, match)
+            return await self._dispatch(scope, receive, body, match)
         except (ApiError, PlainError) as error:
             return error.answer()
         except RedirectToLogin:
@@ -101,7 +107,7 @@ class ThingsBoardApp:
         except _BodyTooLargeError:
             return error_answer(413, f"Payload size exceeds the limit: {LARGEST_BODY} bytes", 31)
 
-    async def _dispatch(self, scope: Scope, body: bytes, match: Match) -> Answer:
+    async def _dispatch(self, scope: Scope, receive: Receive, body: bytes, match: Match) -> Answer:
         route, caller = match.route, None
         if route is None or route.who is not OPEN:
             caller = self._authenticate(scope)
@@ -125,6 +131,7 @@ class ThingsBoardApp:
             body,
             _header(scope, b"host"),
             caller,
+            receive,
         )
         answer = route.handler(call)
         return answer if isinstance(answer, Answer) else await answer

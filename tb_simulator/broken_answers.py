@@ -45,6 +45,25 @@ async def send_faulty(
     await send({"type": "http.response.body", "body": answer.body})
 
 
+async def refuse_websocket(
+    faults: list[Fault],
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    """Refuse a WebSocket's handshake: late, by a reset, or with a status."""
+    await asyncio.sleep(sum(fault.seconds for fault in faults))
+    by_kind = {fault.kind: fault for fault in faults}
+    if "reset" in by_kind:
+        transport = getattr(getattr(receive, "__self__", None), "transport", None)
+        if transport is not None:
+            reset_transport(transport)
+        return
+    answer = _status_answer(by_kind.get("status") or Fault("status"))
+    headers = [(b"content-length", str(len(answer.body)).encode())]
+    await send({"type": "websocket.http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
 def _altered(by_kind: dict[str, Fault], answer: Answer | None) -> Answer:
     if "malformed" in by_kind:
         body = by_kind["malformed"].body

@@ -115,7 +115,15 @@ async def poll_rpc(call: Call) -> Answer:
     device_id = _device(call)
     if device_id is None:
         return empty(401)
-    rpc = await call.world.rpcs.poll(device_id, _timeout(call))
+    poll = asyncio.ensure_future(call.world.rpcs.poll(device_id, _timeout(call)))
+    hung_up = asyncio.ensure_future(call.hung_up())
+    try:
+        await asyncio.wait((poll, hung_up), return_when=asyncio.FIRST_COMPLETED)
+        # A device that has left must not take a call into the void: to the caller it would look silent.
+        rpc = poll.result() if poll.done() else None
+    finally:
+        poll.cancel()
+        hung_up.cancel()
     return ok(rpc.message()) if rpc else empty(408)
 
 

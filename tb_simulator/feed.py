@@ -47,8 +47,7 @@ async def serve_feed(
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
 ) -> None:
-    """Serve one WebSocket connection until either side ends it."""
-    await receive()
+    """Serve one WebSocket connection, its request already received, until either side ends it."""
     path = scope["path"]
     if path not in {COMMON_PATH, LEGACY_PATH}:
         await send({"type": "websocket.http.response.start", "status": 404, "headers": []})

@@ -4,8 +4,9 @@ Starlette's router tries its routes one after the other; with a hundred of them 
 whole answer, and benchmarks stand on this server.
 """
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
@@ -24,6 +25,10 @@ TENANT = frozenset({TENANT_ADMIN})
 MEMBERS = frozenset({TENANT_ADMIN, CUSTOMER_USER})
 OPEN: frozenset[str] = frozenset()
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
 UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
@@ -39,7 +44,15 @@ class Call:
     body: bytes
     host: str
     caller: "Principal | None"
+    receive: Receive | None = None
     _query: dict[str, list[str]] | None = field(default=None)
+
+    async def hung_up(self) -> None:
+        """Return once the caller has closed the connection."""
+        if self.receive is None:
+            await asyncio.get_running_loop().create_future()
+        elif (await self.receive())["type"] != "http.disconnect":
+            await self.hung_up()
 
     @property
     def user(self) -> "Principal":

@@ -6,7 +6,7 @@ from typing import Any
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FIRST_TIME_OF_RUN = 1_795_000_000_000
-FREE_KEYS = frozenset({"version", "credentialsId", "value_of_key"})
+FREE_KEYS = frozenset({"version", "credentialsId"})
 MASKED = ("<jwt>", "tb_<key>")
 
 

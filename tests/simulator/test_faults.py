@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from tb_simulator.server import Simulator
 
@@ -160,3 +160,16 @@ async def test_a_restart_by_control_route_answers_first(
     simulator: Simulator, tenant: httpx.AsyncClient
 ) -> None:
     assert (await tenant.post("/__simulator/restart", json={"seconds": 0})).status_code == 202
+
+
+async def test_a_websocket_can_be_refused(simulator: Simulator) -> None:
+    address = simulator.url.replace("http", "ws") + "/api/ws"
+    simulator.faults.status(503, method="WS", count=1)
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(address)
+    assert refused.value.response.status_code == 503
+    simulator.faults.reset(method="WS", count=1)
+    with pytest.raises((OSError, WebSocketException, EOFError)):
+        await connect(address)
+    async with connect(address):
+        assert simulator.calls["WS /api/ws"] == 3

@@ -93,3 +93,30 @@ async def test_customers_see_only_relations_to_what_is_theirs(
     path = f"/api/relations/info/from/DEVICE/{own}"
     assert len((await tenant.get(path)).json()) == 1
     assert (await customer.get(path)).json() == []
+
+
+async def test_users_and_tenants_are_read_within_the_tenant(
+    simulator: Simulator, tenant: httpx.AsyncClient, customer: httpx.AsyncClient
+) -> None:
+    users = {user.name: user for user in simulator.world.every("USER")}
+    own, other = users["tenant@thingsboard.org"], users["second@thingsboard.org"]
+    assert (await tenant.get(f"/api/user/{own.id}")).json()["email"] == own.name
+    assert (await tenant.get(f"/api/user/{other.id}")).status_code == 404
+    assert (await tenant.get(f"/api/user/{other.id}/token")).status_code == 404
+    assert (await customer.get(f"/api/user/{own.id}")).status_code == 403
+    assert (await tenant.get(f"/api/tenant/{own.tenant}")).json()["title"] == "Tenant"
+    assert (await tenant.get(f"/api/tenant/{other.tenant}")).status_code == 403
+
+
+async def test_an_expired_api_key_and_one_for_a_stranger_are_refused(
+    simulator: Simulator, tenant: httpx.AsyncClient
+) -> None:
+    stranger = next(u for u in simulator.world.every("USER") if u.name == "second@thingsboard.org")
+    body = {"description": "x", "userId": {"entityType": "USER", "id": stranger.id}}
+    assert (await tenant.post("/api/apiKey", json=body)).status_code == 403
+    assert (await tenant.post("/api/apiKey", json={})).status_code == 400
+    expired = (await tenant.post("/api/apiKey", json={"description": "x", "expirationTime": 1})).json()
+    answer = await tenant.get("/api/auth/user", headers={"X-Authorization": f"ApiKey {expired['value']}"})
+    assert answer.status_code == 401
+    unknown = "/api/apiKey/00000000-0000-0000-0000-000000000007"
+    assert (await tenant.delete(unknown)).status_code == 404

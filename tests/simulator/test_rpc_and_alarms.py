@@ -186,3 +186,17 @@ async def test_an_alarm_needs_type_severity_and_originator(tenant: httpx.AsyncCl
     bodies = ({}, {"type": "x"}, {"type": "x", "severity": "MINOR", "originator": nobody})
     statuses = [(await tenant.post("/api/alarm", json=body)).status_code for body in bodies]
     assert statuses == [400, 400, 404]
+
+
+async def test_a_device_that_hung_up_is_offline(
+    simulator: Simulator, tenant: httpx.AsyncClient, device: str, device_id: str
+) -> None:
+    line = simulator.world.rpcs._line(device_id)
+    poll = asyncio.create_task(tenant.get(f"{device}/rpc", params={"timeout": 60_000_000}))
+    while not line.polls:  # noqa: ASYNC110 - turns of the loop, not a wait
+        await asyncio.sleep(0)
+    poll.cancel()
+    while line.polls:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    answer = await tenant.post(f"/api/plugins/rpc/twoway/{device_id}", json={"method": "m"})
+    assert answer.status_code == 409
