@@ -1,13 +1,172 @@
-"""The OpenAPI document: FastAPI's, with what SDK generators and readers need on top."""
+"""The OpenAPI document: FastAPI's, with what SDK generators and readers need on top.
+
+Security, error answers, 64-bit integers and examples are added here, in one place, for every operation.
+"""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.api.route import PREFIX, SCOPES_FIELD
+from app.openapi_examples import ERROR_EXAMPLES, EXAMPLES
+from app.schemas.common import ErrorBody, RateLimitError
+
+Document = dict[str, Any]
+
+TAGS = {
+    "devices": "Devices and their types.",
+    "assets": "Assets (buildings, floors, lines) and their types.",
+    "telemetry": "Time series: newest values, whole history, aggregates, uploads.",
+    "attributes": "Server, shared and client attributes.",
+    "relations": "Relations between entities, and the graph they make.",
+    "keys": "What the API key of a request may do.",
+    "health": "State of the gateway; needs no key.",
+}
+SECURITY_SCHEME = {
+    "type": "apiKey",
+    "in": "header",
+    "name": "X-API-Key",
+    "description": "The key that the gateway's operator gave you. It never belongs in a URL.",
+}
+DESCRIPTION = """One key-protected HTTP API in front of ThingsBoard: typed values, the whole history, many
+devices in one call, and errors that say what to do.
+
+* **Ids** are UUIDs, or `name:` followed by the exact name.
+* **Times** are ms since the epoch, or ISO 8601. Ranges are `[start_ts, end_ts)`: the end is exclusive.
+* **Errors** have one shape; with `Accept: application/problem+json` it is RFC 9457.
+* **Unknown and repeated query parameters** are refused with a 422 that names them.
+"""
+ERROR_DESCRIPTIONS = {
+    400: "The request makes no sense: `details` says which field and why.",
+    401: "No API key, or none that is known.",
+    403: "The key lacks a scope, or the gateway's ThingsBoard account lacks the right.",
+    404: "There is no such thing, or not for this key.",
+    409: "It exists already, or somebody else changed it meanwhile.",
+    413: "The body is too large.",
+    415: "The body is in a format that this operation does not read.",
+    422: "The request does not fit the schema: `details` says which fields and why.",
+    429: "A rate limit is used up, the gateway's or ThingsBoard's: wait for `Retry-After` seconds.",
+    500: "The gateway failed.",
+    502: "ThingsBoard failed, or answered what nobody can read.",
+    503: "ThingsBoard cannot be reached, or the gateway is busy: wait for `Retry-After` seconds.",
+    504: "ThingsBoard did not answer in time.",
+}
+ALWAYS = (400, 401, 403, 422, 429, 500, 502, 503, 504)
 
 
-def document_of(app: FastAPI) -> dict[str, Any]:
+def document_of(app: FastAPI) -> Document:
     """Return the document, made once."""
     if app.openapi_schema is None:
-        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        app.openapi_schema = build(app)
     return app.openapi_schema
+
+
+def build(app: FastAPI) -> Document:
+    """Make the document from the routes."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        servers=[{"url": "/", "description": "This gateway"}],
+    )
+    components = document["components"]
+    components["securitySchemes"] = {"ApiKey": SECURITY_SCHEME}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["schemas"] |= _schemas_of(ErrorBody, RateLimitError)
+    components["responses"] = {f"Error{status}": _error_response(status) for status in ERROR_DESCRIPTIONS}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            _complete(operation, path, method)
+    mark_64_bits(document)
+    return document
+
+
+def _schemas_of(*models: type[BaseModel]) -> dict[str, Any]:
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    return dict(definitions["$defs"])
+
+
+def _error_response(status: int) -> dict[str, Any]:
+    schema = "RateLimitError" if status == 429 else "ErrorBody"  # noqa: PLR2004 - the HTTP status itself
+    response: dict[str, Any] = {
+        "description": ERROR_DESCRIPTIONS[status],
+        "content": {
+            "application/json": {
+                "schema": {"$ref": f"#/components/schemas/{schema}"},
+                "example": ERROR_EXAMPLES[status],
+            }
+        },
+    }
+    if status in {429, 503}:
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds to wait, at least 1.", "schema": {"type": "integer"}}
+        }
+    return response
+
+
+def _complete(operation: dict[str, Any], path: str, method: str) -> None:
+    """Add security, error answers and examples to one operation."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    if path.startswith(PREFIX):
+        operation["security"] = [{"ApiKey": []}]
+        scopes = operation.get(SCOPES_FIELD)
+        if scopes:
+            operation["description"] += f"\n\nNeeds the scope {' and '.join(f'`{each}`' for each in scopes)}."
+        for status in _statuses(operation, path, method):
+            responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
+    else:
+        operation["security"] = []
+        responses["500"] = {"$ref": "#/components/responses/Error500"}
+        if operation.get("parameters"):
+            responses["422"] = {"$ref": "#/components/responses/Error422"}
+    operation["responses"] = dict(sorted(responses.items()))
+    _add_examples(operation)
+
+
+def _statuses(operation: dict[str, Any], path: str, method: str) -> list[int]:
+    statuses = set(ALWAYS)
+    if "{" in path or "relations" in path:
+        statuses.add(404)
+    if "requestBody" in operation:
+        statuses |= {413, 415}
+    if method in {"post", "patch"} and path.rsplit("/", 1)[-1] in {"devices", "assets"}:
+        statuses.add(409)
+    if method == "patch":
+        statuses.add(409)
+    return sorted(statuses)
+
+
+def _add_examples(operation: dict[str, Any]) -> None:
+    """Add the examples of `openapi_examples.py`; a test finds operations that have none."""
+    example = EXAMPLES.get(operation["operationId"], {})
+    if "requestBody" in operation and "request" in example:
+        for media_type, content in operation["requestBody"]["content"].items():
+            content["example"] = example["request"].get(
+                media_type, example["request"].get("application/json")
+            )
+    for status, response in operation["responses"].items():
+        for media_type, content in response.get("content", {}).items():
+            if status.startswith("2") and "response" in example:
+                content["example"] = example["response"].get(media_type)
+
+
+def mark_64_bits(node: Any) -> None:
+    """Give every integer `format: int64`: without it Java and C# SDKs read 32 bits and fail on times."""
+    if isinstance(node, dict):
+        if node.get("type") == "integer":
+            node.setdefault("format", "int64")
+        for key, value in node.items():
+            if key != "example":
+                mark_64_bits(value)
+    elif isinstance(node, list):
+        for value in node:
+            mark_64_bits(value)

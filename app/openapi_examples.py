@@ -1,0 +1,228 @@
+"""Examples of the OpenAPI document, by operation. A test validates each against its schema."""
+
+from typing import Any
+
+JSON = "application/json"
+NOW = 1_767_225_600_000
+TS = 1_767_225_540_000
+TENANT_ID = {"entityType": "TENANT", "id": "b7048f20-e61f-11f1-8bad-23cb275c33c1"}
+NO_CUSTOMER = {"entityType": "CUSTOMER", "id": "13814000-1dd2-11b2-8080-808080808080"}
+BOILER = "065b2ed0-e62a-11f1-9212-1192b8cbba80"
+METER = "06656800-e62a-11f1-9212-1192b8cbba80"
+BUILDING = "069d19d0-e62a-11f1-9212-1192b8cbba80"
+FLOOR = "06a13880-e62a-11f1-9212-1192b8cbba80"
+
+DEVICE = {
+    "id": {"entityType": "DEVICE", "id": BOILER},
+    "createdTime": 1_767_139_200_000,
+    "tenantId": TENANT_ID,
+    "customerId": NO_CUSTOMER,
+    "name": "boiler-1",
+    "type": "thermostat",
+    "label": "boiler room",
+    "deviceProfileId": {"entityType": "DEVICE_PROFILE", "id": "b7190180-e61f-11f1-8bad-23cb275c33c1"},
+    "version": 1,
+    "additionalInfo": {"floor": 0},
+}
+ASSET = {
+    "id": {"entityType": "ASSET", "id": BUILDING},
+    "createdTime": 1_767_139_200_000,
+    "tenantId": TENANT_ID,
+    "customerId": NO_CUSTOMER,
+    "name": "Building A",
+    "type": "building",
+    "label": "headquarters",
+    "assetProfileId": {"entityType": "ASSET_PROFILE", "id": "069bba40-e62a-11f1-9212-1192b8cbba80"},
+    "version": 1,
+    "additionalInfo": None,
+}
+RELATION = {
+    "from": {"id": BUILDING, "entity_type": "ASSET"},
+    "to": {"id": FLOOR, "entity_type": "ASSET"},
+    "type": "Contains",
+}
+LISTED_RELATION = {
+    "from": {"entityType": "ASSET", "id": BUILDING},
+    "to": {"entityType": "ASSET", "id": FLOOR},
+    "type": "Contains",
+    "typeGroup": "COMMON",
+    "fromName": None,
+    "toName": "Ground floor",
+}
+
+
+def success(**members: Any) -> dict[str, Any]:
+    """Return a JSON answer in its envelope, by media type."""
+    return {JSON: {"status": "success", "timestamp": NOW, **members}}
+
+
+def page_of(item: dict[str, Any]) -> dict[str, Any]:
+    """Return a list of one."""
+    return success(
+        data=[item],
+        pagination={
+            "page": 0,
+            "page_size": 100,
+            "total_pages": 1,
+            "total_elements": 1,
+            "has_next": False,
+        },
+    )
+
+
+HEALTH = {"response": success(service="ThingsBoard gateway", version="0.1.0")}
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "get_root": {
+        "response": success(
+            service="ThingsBoard gateway",
+            version="0.1.0",
+            documentation="/docs",
+            openapi="/openapi.json",
+            api="/api/v1/tb",
+        )
+    },
+    "get_health": HEALTH,
+    "get_liveness": HEALTH,
+    "get_health_v1": HEALTH,
+    "get_readiness": {
+        "response": success(
+            service="ThingsBoard gateway",
+            version="0.1.0",
+            checks={"configuration": {"status": "up"}, "thingsboard": {"status": "up"}},
+        )
+    },
+    "get_whoami": {
+        "response": success(
+            name="analytics",
+            id="analytics",
+            scopes=["devices:read", "telemetry:read"],
+            restrictions=None,
+            limits={"limit": 100, "remaining": 99, "reset_seconds": 60, "window_seconds": 60},
+            expires_at=None,
+        )
+    },
+    "list_devices": {"response": page_of({**DEVICE, "active": True})},
+    "create_device": {
+        "request": {JSON: {"name": "boiler-1", "type": "thermostat", "label": "boiler room"}},
+        "response": success(data=DEVICE),
+    },
+    "get_device": {"response": success(data=DEVICE)},
+    "update_device": {
+        "request": {JSON: {"label": "attic"}},
+        "response": success(data={**DEVICE, "label": "attic", "version": 2}),
+    },
+    "delete_device": {"response": success(device_id=BOILER, message="Device deleted.")},
+    "get_device_credentials": {
+        "response": success(
+            data={
+                "id": {"id": "065cb570-e62a-11f1-9212-1192b8cbba80"},
+                "createdTime": 1_767_139_200_000,
+                "deviceId": {"entityType": "DEVICE", "id": BOILER},
+                "credentialsType": "ACCESS_TOKEN",
+                "credentialsId": "an-access-token",
+                "credentialsValue": None,
+            }
+        )
+    },
+    "list_device_types": {
+        "response": page_of({"tenantId": TENANT_ID, "entityType": "DEVICE", "type": "thermostat"})
+    },
+    "list_assets": {"response": page_of(ASSET)},
+    "create_asset": {
+        "request": {JSON: {"name": "Building A", "type": "building", "label": "headquarters"}},
+        "response": success(data=ASSET),
+    },
+    "get_asset": {"response": success(data=ASSET)},
+    "update_asset": {
+        "request": {JSON: {"label": "annex"}},
+        "response": success(data={**ASSET, "label": "annex", "version": 2}),
+    },
+    "delete_asset": {"response": success(asset_id=BUILDING, message="Asset deleted.")},
+    "list_asset_types": {
+        "response": page_of({"tenantId": TENANT_ID, "entityType": "ASSET", "type": "building"})
+    },
+    "list_relations": {"response": page_of(LISTED_RELATION)},
+    "create_relation": {"request": {JSON: RELATION}, "response": success(data=RELATION)},
+    "delete_relation": {"response": success(data=RELATION)},
+    "get_graph": {
+        "response": success(
+            root={"id": BUILDING, "type": "ASSET", "name": "Building A"},
+            nodes=[
+                {"id": BUILDING, "type": "ASSET", "name": "Building A", "depth": 0},
+                {"id": FLOOR, "type": "ASSET", "name": "Ground floor", "depth": 1},
+                {"id": BOILER, "type": "DEVICE", "name": "boiler-1", "depth": 2},
+            ],
+            edges=[
+                {"from": BUILDING, "to": FLOOR, "relation_type": "Contains"},
+                {"from": FLOOR, "to": BOILER, "relation_type": "Contains"},
+            ],
+            depth=2,
+            truncated=False,
+        )
+    },
+}
+
+
+def error(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return an error answer."""
+    return {
+        "status": status,
+        "message": message,
+        "error_code": code,
+        "timestamp": NOW,
+        "details": details,
+        "request_id": "4f2d7c1f0c6b4a0fb3a2d6c1a9b8e7f0",
+    }
+
+
+ERROR_EXAMPLES: dict[int, dict[str, Any]] = {
+    400: error(
+        400,
+        "VALIDATION_ERROR",
+        "end_ts: must be after start_ts (the end is exclusive)",
+        {"field": "end_ts", "issue": "must be after start_ts (the end is exclusive)"},
+    ),
+    401: error(401, "AUTHENTICATION_FAILED", "A valid API key is needed in the X-API-Key header."),
+    403: error(
+        403,
+        "AUTHORIZATION_FAILED",
+        "This API key lacks the scope telemetry:read.",
+        {"missing_scopes": ["telemetry:read"], "required_scopes": ["telemetry:read"]},
+    ),
+    404: error(404, "RESOURCE_NOT_FOUND", "The requested resource was not found."),
+    409: error(409, "CONFLICT", "It exists already."),
+    413: error(
+        413,
+        "PAYLOAD_TOO_LARGE",
+        "The request body is larger than 16777216 bytes.",
+        {"field": "body", "limit_bytes": 16_777_216},
+    ),
+    415: error(
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+        "This operation reads application/json.",
+        {"field": "Content-Type", "issue": "must be application/json"},
+    ),
+    422: error(
+        422,
+        "VALIDATION_ERROR",
+        "page_size: Input should be less than or equal to 1000",
+        {"field": "page_size", "issue": "Input should be less than or equal to 1000"},
+    ),
+    429: {
+        **error(
+            429,
+            "RATE_LIMIT_EXCEEDED",
+            "Rate limit exceeded: 100 requests per 60 seconds.",
+            {"limited_by": "gateway", "limit": 100, "window_seconds": 60},
+        ),
+        "error": "Rate limit exceeded",
+        "detail": "Rate limit exceeded: 100 requests per 60 seconds.",
+        "retry_after": 42,
+    },
+    500: error(500, "INTERNAL_ERROR", "The gateway failed to answer this request."),
+    502: error(502, "UPSTREAM_ERROR", "ThingsBoard failed to process the request."),
+    503: error(503, "UPSTREAM_UNAVAILABLE", "ThingsBoard cannot be reached. Try again shortly."),
+    504: error(504, "UPSTREAM_TIMEOUT", "ThingsBoard did not answer in time."),
+}

@@ -1,0 +1,60 @@
+"""The house rules of the code, as tests."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "app").rglob("*.py"))
+
+#: What a folder must not import. Imports point one way: api > services > thingsboard.
+FORBIDDEN = {
+    "app/thingsboard": ("fastapi", "starlette", "app.api", "app.services", "app.middleware", "app.schemas"),
+    "app/services": ("fastapi", "app.api", "app.middleware", "aiohttp"),
+    "app/middleware": ("app.api", "app.services", "app.thingsboard", "app.schemas"),
+    "app/schemas": ("app.api", "app.services", "app.thingsboard", "app.middleware"),
+    "app/api": ("aiohttp", "app.factory", "app.middleware"),
+    "app": ("tb_simulator", "tests", "httpx"),
+}
+ENTRY = {"app/factory.py", "app/asgi.py", "app/cli.py", "app/__main__.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    for folder, forbidden in FORBIDDEN.items():
+        if name.startswith(folder):
+            wrong = [
+                each for each in imports(path) if (each + ".").startswith(tuple(f + "." for f in forbidden))
+            ]
+            assert not wrong, f"{name} imports {wrong}"
+    if name not in ENTRY:
+        assert "app.factory" not in set(imports(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_only_the_transport_knows_the_http_library() -> None:
+    users = {path.name for path in FILES if any(name.startswith("aiohttp") for name in imports(path))}
+    assert users == {"transport.py"}
+
+
+def test_nothing_uses_base_http_middleware() -> None:
+    assert not [path.name for path in FILES if "BaseHTTPMiddleware" in path.read_text()]
