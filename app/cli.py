@@ -4,14 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import structlog
 import uvicorn
 
-from app import api_keys, settings
+from app import api_keys, logs, settings
 from app.errors import ConfigurationError
 
-#: Time for running requests to end after SIGTERM.
+# uvicorn would fall back to h11, which lets ambiguous requests pass: without httptools this import fails.
+from app.http_protocol import GatewayProtocol
+
+log = structlog.get_logger("gateway")
+
+#: Time for running requests to end after SIGTERM; open streams are cut then.
 SHUTDOWN_SECONDS = 20
 IDLE_SECONDS = 5
+#: Exit code for a configuration at fault, so that a supervisor need not try again.
+CONFIGURATION_ERROR = 2
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,20 +35,22 @@ def main(arguments: Sequence[str]) -> int:
         for fault in str(error).splitlines():
             sys.stderr.write(f"❌ {fault}\n")
         sys.stderr.write("💡 env_sample lists every setting.\n")
-        return 2
+        return CONFIGURATION_ERROR
     serve(loaded)
     return 0
 
 
 def serve(loaded: settings.Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C; running requests get `SHUTDOWN_SECONDS` to end."""
+    logs.configure("DEBUG" if loaded.debug else "INFO", loaded.log_format)
+    log.info("gateway_starting", address=address_of(loaded), workers=loaded.workers, version=loaded.version)
     uvicorn.run(
         "app.asgi:app",
         host=loaded.host,
         port=loaded.port,
         workers=loaded.workers,
         loop="uvloop",
-        http="httptools",
+        http=GatewayProtocol,
         # The client-address stage decides whom to believe.
         proxy_headers=False,
         server_header=False,
@@ -51,3 +61,9 @@ def serve(loaded: settings.Settings) -> None:
         ssl_certfile=loaded.ssl_certfile,
         ssl_keyfile=loaded.ssl_keyfile,
     )
+
+
+def address_of(loaded: settings.Settings) -> str:
+    """Return the address it listens on, as a URL."""
+    host = f"[{loaded.host}]" if ":" in loaded.host else loaded.host
+    return f"{'https' if loaded.ssl_certfile else 'http'}://{host}:{loaded.port}"

@@ -1,0 +1,297 @@
+"""What middleware cannot see: deadlines, limits of a request's head, malformed requests, draining.
+
+One object serves one connection. It is in one of three phases: idle (nothing of the next request has come),
+head (request line and headers are arriving) and body. A deadline guards each phase; a request that arrives
+whole, as nearly all do, starts none.
+"""
+
+import asyncio
+import enum
+import uuid
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.http_refusals import RefusedRequest, check_head, render
+
+log = structlog.get_logger("connection")
+
+#: What a header line costs beside its name and value: a colon, a space and the line's end.
+LINE_OVERHEAD = 4
+
+
+class Phase(enum.Enum):
+    """How much of the current request has arrived."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with the rules of this gateway."""
+
+    HEAD_SECONDS = 10.0
+    #: A body must bring so many bytes in each window, or its end. Slow phones pass, drips do not.
+    BODY_WINDOW_SECONDS = 10.0
+    BODY_WINDOW_BYTES = 10 * 1024
+    WRITE_STALL_SECONDS = 20.0
+    #: How long what still arrives is thrown away after an error or an early answer: closing at once would
+    #: reset the connection, and the caller might never read why.
+    LINGER_SECONDS = 2.0
+    EARLY_ANSWER_SECONDS = 30.0
+    #: How long an idle connection stays open while draining: a request may be under way on it.
+    DRAIN_SECONDS = 2.0
+    MAX_TARGET_BYTES = 16 * 1024
+    MAX_HEADERS = 100
+    MAX_HEADER_BYTES = 32 * 1024
+    MAX_PIPELINED = 32
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Start the deadline of the first request."""
+        super().connection_made(transport)
+        self._phase = Phase.IDLE
+        self._requests = 0
+        self._watched: object = None
+        self._receive_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._is_refused = self._is_draining = False
+        self._unparsed_head_bytes = self._header_bytes = self._window_bytes = self._unsent_bytes = 0
+        self._was_paused = False
+        self._may_keep_alive = True
+        self._watch_receiving()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget all deadlines."""
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse what breaks a rule."""
+        if self._is_refused:
+            return
+        self._unset_keepalive_if_required()
+        was_idle, requests = self._phase is Phase.IDLE, self._requests
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self._cancel_timers()
+                self.handle_websocket_upgrade()
+                return
+        except httptools.HttpParserError as error:
+            self._refuse(_reason_of(error))
+            return
+        if self._phase is Phase.HEAD:
+            # The parser keeps a header to itself until its end, so an endless one shows only here.
+            if self._requests == requests:
+                self._unparsed_head_bytes += len(data)
+            else:
+                self._unparsed_head_bytes = len(data) if was_idle and self._requests == requests + 1 else 0
+            if self._unparsed_head_bytes > self.MAX_TARGET_BYTES + self.MAX_HEADER_BYTES:
+                self._refuse(self._head_too_large())
+                return
+        self._watch_receiving()
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        self._phase = Phase.HEAD
+        self._requests += 1
+        self._header_bytes = self._window_bytes = 0
+        self._was_paused = False
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Bound the target."""
+        super().on_url(url)
+        if len(self.url) > self.MAX_TARGET_BYTES:
+            issue = f"longer than {self.MAX_TARGET_BYTES} bytes"
+            raise RefusedRequest(414, "The request target is too long.", "url", issue)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Bound the headers, and ignore trailers: they must not be able to add a key."""
+        if self._phase is not Phase.HEAD:
+            return
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value) + LINE_OVERHEAD
+        if len(self.headers) > self.MAX_HEADERS or self._header_bytes > self.MAX_HEADER_BYTES:
+            raise self._head_too_large()
+
+    def on_headers_complete(self) -> None:
+        """Start the request if its head is beyond doubt."""
+        check_head(self.parser.get_http_version(), self.url, self.headers)
+        if len(self.pipeline) >= self.MAX_PIPELINED:
+            raise RefusedRequest(400, "Too many requests were sent ahead.", "request", "too much pipelining")
+        self._phase = Phase.BODY
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        self._may_keep_alive = self.cycle.keep_alive
+        # Whether a caller who was not told to continue sends its body after all is unknown: the next bytes
+        # might be that body or a request.
+        if self.expect_100_continue or self._is_draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Count towards the minimum rate."""
+        self._window_bytes += len(body)
+        super().on_body(body)
+        self._was_paused |= self.flow.read_paused
+
+    def on_message_complete(self) -> None:
+        """Return to idle."""
+        self._phase = Phase.IDLE
+        super().on_message_complete()
+        is_undecided = self.cycle is not None and not self.cycle.response_started
+        if self.expect_100_continue and is_undecided and not self._is_draining:
+            self.cycle.keep_alive = self._may_keep_alive
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or see that the answer leaves."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_writing()
+        elif not self._is_refused:
+            self._watch_receiving()
+
+    def pause_writing(self) -> None:
+        """Start watching whether the caller reads at all."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        super().resume_writing()
+        _cancel(self._write_timer)
+        self._write_timer = None
+        if self.transport.is_closing():
+            self._watch_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, also if its caller never reads the last answer."""
+        super().timeout_keep_alive_handler()
+        self._watch_writing()
+
+    def shutdown(self) -> None:
+        """Drain: answer what has come and what is under way, then close."""
+        self._is_draining = True
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        if not self._is_refused:
+            self._unset_keepalive_if_required()
+            self._watch_receiving()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer in our shape where uvicorn would in plain text."""
+        self._refuse(RefusedRequest(400, msg, "request", "malformed"))
+
+    def _head_too_large(self) -> RefusedRequest:
+        issue = f"more than {self.MAX_HEADERS} headers or {self.MAX_HEADER_BYTES} bytes"
+        return RefusedRequest(431, "The request headers are too large.", "headers", issue)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _watch_receiving(self) -> None:
+        """Set the deadline that fits the situation, unless it already runs."""
+        is_answering = self._is_answering()
+        has_idle_timer = self.timeout_keep_alive_task is not None
+        situation = (self._requests, self._phase, is_answering, has_idle_timer, self._is_draining)
+        if situation == self._watched:
+            return
+        self._watched = situation
+        _cancel(self._receive_timer)
+        if self._phase is Phase.BODY:
+            if is_answering:
+                self._receive_timer = self.loop.call_later(self.BODY_WINDOW_SECONDS, self._check_body_rate)
+            else:
+                self._close_after(self.EARLY_ANSWER_SECONDS)
+        elif is_answering:
+            return
+        elif self._phase is Phase.HEAD:
+            self._receive_timer = self.loop.call_later(self.HEAD_SECONDS, self._refuse_late_head)
+        elif self._is_draining:
+            self._close_after(self.DRAIN_SECONDS)
+        elif not has_idle_timer:
+            # Nothing of a request has come, so there is nothing to answer.
+            self._close_after(self.HEAD_SECONDS)
+
+    def _close_after(self, seconds: float) -> None:
+        self._receive_timer = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _refuse_late_head(self) -> None:
+        issue = f"not complete after {self.HEAD_SECONDS:g} seconds"
+        self._refuse(RefusedRequest(408, "The request came too slowly.", "headers", issue))
+
+    def _check_body_rate(self) -> None:
+        # While reading is paused it is we who are slow.
+        is_fast_enough = (
+            self._window_bytes >= self.BODY_WINDOW_BYTES or self._was_paused or self.flow.read_paused
+        )
+        self._window_bytes, self._was_paused = 0, self.flow.read_paused
+        if is_fast_enough:
+            self._receive_timer = self.loop.call_later(self.BODY_WINDOW_SECONDS, self._check_body_rate)
+            return
+        issue = f"less than {self.BODY_WINDOW_BYTES} bytes in {self.BODY_WINDOW_SECONDS:g} seconds"
+        self._refuse(RefusedRequest(408, "The request body came too slowly.", "body", issue))
+
+    def _watch_writing(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and self._write_timer is None:
+            self._unsent_bytes = unsent
+            self._write_timer = self.loop.call_later(self.WRITE_STALL_SECONDS, self._check_writing)
+
+    def _check_writing(self) -> None:
+        self._write_timer = None
+        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
+            log.info("connection_stalled", client=self.client[0] if self.client else None)
+            self.transport.abort()
+        else:
+            self._watch_writing()
+
+    def _refuse(self, refusal: RefusedRequest) -> None:
+        """Answer with this error, if the connection is in a state to carry an answer, and end it."""
+        self._is_refused = True
+        self._cancel_timers()
+        request_id = uuid.uuid4().hex
+        client = self.client[0] if self.client else None
+        log.info(
+            "request_refused", request_id=request_id, status=refusal.status, client=client, **refusal.details
+        )
+        if self._is_answering():
+            if self._phase is not Phase.BODY:
+                # A later request is at fault: those before it get their answers first.
+                self.cycle.keep_alive = False
+                return
+            if self.cycle.response_started or self.pipeline:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(render(refusal, request_id, self.server_state.default_headers))
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            self._watch_writing()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._receive_timer = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+
+    def _cancel_timers(self) -> None:
+        self._unset_keepalive_if_required()
+        _cancel(self._receive_timer)
+        _cancel(self._write_timer)
+        self._write_timer = None
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _reason_of(error: httptools.HttpParserError) -> RefusedRequest:
+    """Return what a callback of ours raised; the parser only links to it."""
+    if isinstance(error.__context__, RefusedRequest):
+        return error.__context__
+    return RefusedRequest(400, "The request is not valid HTTP.", "request", "malformed")

@@ -1,0 +1,69 @@
+"""Which request heads are refused before any application sees them, and how that is told."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+RawHeader = tuple[bytes, bytes]
+
+#: A DNS name, an IPv4 or a bracketed IPv6 address, with or without a port.
+HOST = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,254}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+
+class RefusedRequest(Exception):
+    """This request cannot be served, and nothing after it on its connection can be trusted."""
+
+    def __init__(self, status: int, message: str, field: str, issue: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, {"field": field, "issue": issue}
+
+
+def check_head(version: str, target: bytes, headers: Sequence[RawHeader]) -> None:
+    """Refuse a head that another server on the way might understand differently.
+
+    Raises:
+        RefusedRequest: with status 400, 501 or 505.
+    """
+    if version not in {"1.0", "1.1"}:
+        raise RefusedRequest(505, "Only HTTP/1.1 and HTTP/1.0 are served.", "version", "not supported")
+    if not target.startswith(b"/") or b"#" in target:
+        raise RefusedRequest(400, "The request target must be a path.", "url", "not a path with a query")
+    names = Counter(name for name, _ in headers)
+    values = dict(headers)
+    if names[b"host"] != 1 or not HOST.fullmatch(values[b"host"]):
+        raise RefusedRequest(400, "Exactly one valid Host header is needed.", "Host", "missing or invalid")
+    if not names[b"transfer-encoding"]:
+        return
+    if version == "1.0":
+        issue = "not allowed in HTTP/1.0"
+        raise RefusedRequest(400, "HTTP/1.0 has no Transfer-Encoding.", "Transfer-Encoding", issue)
+    if names[b"transfer-encoding"] > 1 or values[b"transfer-encoding"].strip().lower() != b"chunked":
+        issue = "not implemented"
+        raise RefusedRequest(501, "Only chunked Transfer-Encoding is read.", "Transfer-Encoding", issue)
+
+
+def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[RawHeader]) -> bytes:
+    """Return the whole answer, in the gateway's one error shape."""
+    body = orjson.dumps(
+        {
+            "status": refusal.status,
+            "message": refusal.message,
+            "error_code": "VALIDATION_ERROR",
+            "timestamp": time.time_ns() // 1_000_000,
+            "details": refusal.details,
+            "request_id": request_id,
+        }
+    )
+    headers = (
+        *default_headers,
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"connection", b"close"),
+    )
+    lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body]
+    return b"".join(lines)
