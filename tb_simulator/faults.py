@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tb_simulator.world import World
 
-KINDS = frozenset({"latency", "reset", "status", "truncate", "malformed", "content_type"})
+KINDS = frozenset({"latency", "reset", "status", "truncate", "stall", "malformed", "content_type"})
 
 
 @dataclass(slots=True)
@@ -17,7 +17,8 @@ class Fault:
 
     Attributes:
         kind: ``latency`` (then the true answer), ``reset`` (before any header), ``status`` (that status
-            instead of the answer), ``truncate`` (half of the body, then the end), ``malformed`` (200 that
+            instead of the answer), ``truncate`` (half of the body, then the end), ``stall`` (half of the body,
+            the rest after ``seconds``), ``malformed`` (200 that
             is no JSON), ``content_type`` (the true body under a wrong type).
         method: the HTTP method it strikes, ``WS`` for the handshake of a WebSocket; None strikes every one.
         path: a regular expression searched in the path; None strikes every path.
@@ -75,6 +76,10 @@ class Faults:
     def truncate(self, **options: Any) -> Fault:
         """End the connection in the middle of the body."""
         return self.add("truncate", **options)
+
+    def stall(self, seconds: float, **options: Any) -> Fault:
+        """Pause in the middle of the body."""
+        return self.add("stall", seconds=seconds, **options)
 
     def malformed(self, **options: Any) -> Fault:
         """Answer 200 with a body that is no JSON."""

@@ -7,6 +7,8 @@ from tb_simulator.answers import Answer, bad_request, database_error, ok, server
 from tb_simulator.routing import Call
 from tb_simulator.world import Entity
 
+_MOST_CACHED_LISTS = 256
+
 SortKeys = Mapping[str, Callable[[Any], Any]]
 
 
@@ -66,6 +68,8 @@ def entity_page(call: Call, kind: str, select: "Selection") -> Answer:
     key = (kind, select.owner, select.identity, link.text, link.sort, link.descending)
     rows = call.world.list_cache.get(key)
     if rows is None:
+        if len(call.world.list_cache) >= _MOST_CACHED_LISTS:
+            call.world.list_cache.clear()
         found = (
             entity for entity in call.world.every(kind, call.user.tenant) if select.takes(entity, link.text)
         )
