@@ -22,7 +22,7 @@ async def send_faulty(
     true_answer: Callable[[], Awaitable[Answer]],
 ) -> None:
     """Answer one call through the faults that strike it."""
-    await asyncio.sleep(sum(fault.seconds for fault in faults))
+    await asyncio.sleep(sum(fault.seconds for fault in faults if fault.kind != "stall"))
     by_kind = {fault.kind: fault for fault in faults}
     reset = by_kind.get("reset")
     if reset is not None:
@@ -36,13 +36,26 @@ async def send_faulty(
     if answer.content_type:
         headers.append((b"content-type", answer.content_type))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await _send_body(by_kind, answer.body, receive, send)
+
+
+async def _send_body(
+    by_kind: dict[str, Fault],
+    body: bytes,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    stall = by_kind.get("stall")
+    if stall or "truncate" in by_kind:
+        half = len(body) // 2
+        await send({"type": "http.response.body", "body": body[:half], "more_body": True})
+        body = body[half:]
+    if stall:
+        await asyncio.sleep(stall.seconds)
     if "truncate" in by_kind:
-        await send(
-            {"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True}
-        )
         await _break(receive, hard=False)
         return
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def refuse_websocket(

@@ -17,10 +17,10 @@ class Fault:
 
     Attributes:
         kind: ``latency`` (then the true answer), ``reset`` (before any header), ``status`` (that status
-            instead of the answer), ``truncate`` (half of the body, then the end), ``stall`` (half of the body,
-            the rest after ``seconds``), ``malformed`` (200 that
-            is no JSON), ``content_type`` (the true body under a wrong type).
-        method: the HTTP method it strikes, ``WS`` for the handshake of a WebSocket; None strikes every one.
+            instead of the answer), ``truncate`` (half of the body, then the end), ``stall`` (half of the
+            body, the rest after ``seconds``), ``malformed`` (200 that is no JSON), ``content_type`` (the
+            true body under a wrong type).
+        method: the HTTP method it strikes, ``WS`` for a WebSocket's handshake; None strikes all.
         path: a regular expression searched in the path; None strikes every path.
         count: how many calls it strikes before it is over; None goes on until cleared.
         after: also do the work before resetting the connection, as when an answer is lost on its way back.

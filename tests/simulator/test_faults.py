@@ -42,6 +42,16 @@ async def test_a_truncated_body_ends_the_connection(simulator: Simulator, tenant
         await tenant.get(LIST)
 
 
+async def test_a_stalled_body_is_given_up_by_the_caller(
+    simulator: Simulator, tenant: httpx.AsyncClient
+) -> None:
+    simulator.faults.stall(3600, count=1)
+    with pytest.raises(httpx.ReadTimeout):
+        await tenant.get(LIST, timeout=0.05)
+    simulator.faults.stall(0, count=1)
+    assert (await tenant.get(LIST)).json()["totalElements"] == 9
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_status_takes_the_place_of_the_answer(
     simulator: Simulator, tenant: httpx.AsyncClient, status: int
