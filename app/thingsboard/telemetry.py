@@ -1,13 +1,21 @@
 """Time series: keys, latest values, history, aggregates, writes and deletions."""
 
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypedDict
+from urllib.parse import quote
 
 from app.errors import UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, expect_list, expect_object
 
 #: Where ThingsBoard keeps telemetry of any entity.
 ROOT = "/api/plugins/telemetry"
+#: How long a checked read of an entity's keys stands for the permission to read its history.
+CHECK_SECONDS = 5.0
+MOST_REMEMBERED = 2_000
+#: Encoded characters of `keys=` in one call: Tomcat refuses request heads beyond 8 KiB.
+LONGEST_KEYS = 6_000
 
 
 class Point(TypedDict):
@@ -25,6 +33,30 @@ class TelemetryCalls:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._checked: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = OrderedDict()
+
+    async def checked_keys(
+        self, entity_type: str, entity_id: str, wanted: Collection[str] | None
+    ) -> tuple[str, ...]:
+        """Return the entity's keys, checked by ThingsBoard now or at most 5 s ago.
+
+        Every history, count and aggregate goes through here first, because those routes check nothing. What
+        is remembered serves only if it knows all the `wanted` keys; None, all keys, asks again.
+
+        Raises:
+            NotFound: there is no such entity, or not for this account.
+        """
+        entity = entity_type, entity_id
+        until, known = self._checked.get(entity, (0.0, ()))
+        now = time.monotonic()
+        if now < until and wanted is not None and set(wanted) <= set(known):
+            return known
+        self._checked.pop(entity, None)
+        known = tuple(dict.fromkeys(await self.keys(entity_type, entity_id)))
+        self._checked[entity] = now + CHECK_SECONDS, known
+        if len(self._checked) > MOST_REMEMBERED:
+            self._checked.popitem(last=False)
+        return known
 
     async def keys(self, entity_type: str, entity_id: str) -> list[str]:
         """Return the entity's telemetry keys. It checks existence and permission, which history does not."""
@@ -55,10 +87,11 @@ class TelemetryCalls:
         path = f"{ROOT}/{entity_type}/{entity_id}/values/timeseries"
         plain = [key for key in keys or () if "," not in key]
         series: Series = {}
-        if keys is None or plain:
-            chosen = {"keys": ",".join(plain)} if keys is not None else {}
-            series = read_series(
-                await self._connection.get_json(path, query={**chosen, **query, "useStrictDataTypes": True})
+        for joined in joined_keys(plain) if keys is not None else [None]:
+            series |= read_series(
+                await self._connection.get_json(
+                    path, query={"keys": joined, **query, "useStrictDataTypes": True}
+                )
             )
         # `keys=` splits at commas; `key=` (4.3 and later) reads such a key, one a call.
         for key in keys or ():
@@ -103,6 +136,21 @@ class TelemetryCalls:
         }
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/delete"
         await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+
+
+def joined_keys(keys: Sequence[str]) -> Iterator[str]:
+    """Join keys by commas into texts that fit a request line each."""
+    group: list[str] = []
+    length = 0
+    for key in keys:
+        encoded = len(quote(key, safe="")) + len("%2C")
+        if group and length + encoded > LONGEST_KEYS:
+            yield ",".join(group)
+            group, length = [], 0
+        group.append(key)
+        length += encoded
+    if group:
+        yield ",".join(group)
 
 
 def read_series(value: Any) -> Series:

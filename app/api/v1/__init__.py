@@ -2,11 +2,26 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import assets, devices, relations, whoami
+from app.api.v1 import (
+    assets,
+    attributes,
+    bulk,
+    devices,
+    many_devices,
+    relations,
+    telemetry,
+    uploads,
+    whoami,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     devices.router,
     assets.router,
+    telemetry.router,
+    many_devices.router,
     relations.router,
     whoami.router,
+    uploads.router,
+    bulk.router,
+    attributes.router,
 )

@@ -1,0 +1,65 @@
+"""Telemetry of many devices in one call, read."""
+
+from starlette.responses import Response
+
+from app.api.by_device import answer_by_device
+from app.api.route import requires, versioned_router
+from app.deps import SettingsDep, UpstreamDep
+from app.errors import InvalidRequest
+from app.schemas.telemetry import (
+    ManyLatestAnswer,
+    ManyLatestQuery,
+    ManyQueryAnswer,
+    ManyTelemetryQuery,
+)
+from app.services.latest import latest_of_many
+from app.services.many_queries import answer_many
+
+router = versioned_router("telemetry")
+
+
+@router.post(
+    "/telemetry/latest",
+    operation_id="get_latest_telemetry_of_devices",
+    summary="Get the latest values of many devices",
+    responses={200: {"model": ManyLatestAnswer}},
+    openapi_extra=requires("telemetry:read"),
+)
+async def get_latest_telemetry_of_devices(
+    upstream: UpstreamDep, settings: SettingsDep, query: ManyLatestQuery
+) -> Response:
+    """Return the newest points of up to 1,000 devices: `data` and `errors`, keyed as they were named.
+
+    A device that does not exist is an entry in `errors` and leaves the others alone.
+    """
+    inferred = query.types == "inferred"
+    if inferred and query.keys is None:
+        issue = "types=inferred needs the keys to ask for"
+        raise InvalidRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
+    keys = None if query.keys is None else list(dict.fromkeys(query.keys))
+    return answer_by_device(
+        await latest_of_many(
+            upstream, query.device_ids, keys, inferred=inferred, at_once=settings.bulk_concurrency
+        )
+    )
+
+
+@router.post(
+    "/telemetry/query",
+    operation_id="query_telemetry_of_devices",
+    summary="Query points or aggregates of many devices",
+    responses={200: {"model": ManyQueryAnswer}},
+    openapi_extra=requires("telemetry:read"),
+)
+async def query_telemetry_of_devices(
+    upstream: UpstreamDep, settings: SettingsDep, query: ManyTelemetryQuery
+) -> Response:
+    """Answer one query for each of up to 100 devices: `data` and `errors`, keyed as they were named.
+
+    All devices share the 100,000 points of an answer, so with many devices and keys the limit of each key is
+    lower than asked for: `query.limit` and `metadata.truncated` say so, and `metadata.next_cursor` goes on at
+    `POST /devices/{device_id}/telemetry/query`.
+    """
+    return answer_by_device(
+        await answer_many(upstream, query.device_ids, query.question(), at_once=settings.bulk_concurrency)
+    )

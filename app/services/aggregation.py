@@ -1,0 +1,176 @@
+"""Aggregates by ThingsBoard, put into our buckets: calendar-exact, and null where there is no number."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import UpstreamError, UpstreamGarbled
+from app.services.fan_out import run_bounded
+from app.services.history import is_too_slow
+from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.connection import Query
+from app.thingsboard.telemetry import Series
+
+#: ThingsBoard refuses more intervals in one call.
+INTERVALS_A_CALL = 700
+CALLS_AT_ONCE = 8
+#: Units that ThingsBoard knows itself; days and hours are sent as runs of equal length.
+THINGSBOARD_UNITS = {"week": "WEEK_ISO", "month": "MONTH"}
+#: ThingsBoard answers 0, not nothing, where these find no number.
+ZERO_FOR_NOTHING = frozenset({"AVG", "SUM"})
+#: How often a run that is too slow is halved: each try may cost ThingsBoard's 30 s.
+HALVINGS = 2
+
+Bucket = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What is asked for in each bucket: `agg` over `interval` (ms, a unit, or None for one bucket)."""
+
+    agg: str
+    interval: int | str | None
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """The values of each key by bucket, and the keys whose values are no numbers with how many buckets."""
+
+    values: dict[str, dict[Bucket, Any]]
+    not_numeric: dict[str, int]
+
+
+async def aggregate(
+    upstream: ThingsBoardClient,
+    entity: tuple[str, str],
+    keys: Sequence[str],
+    function: Function,
+    buckets: Sequence[Bucket],
+) -> Aggregates:
+    """Return the aggregates of adjacent buckets, oldest first. The entity has been checked before.
+
+    An average or sum of values that are not numbers is None.
+    """
+    found = Aggregates({key: {} for key in keys}, {})
+    if not keys or not buckets:
+        return found
+    reader = _Reader(upstream, entity, function, found)
+    await run_bounded(plan(buckets, function), lambda run: reader.read(keys, run), at_once=CALLS_AT_ONCE)
+    return found
+
+
+def plan(buckets: Sequence[Bucket], function: Function) -> list[list[Bucket]]:
+    """Cut adjacent buckets into runs that ThingsBoard can answer in one call each."""
+    if function.interval in THINGSBOARD_UNITS:
+        return [
+            list(buckets[index : index + INTERVALS_A_CALL])
+            for index in range(0, len(buckets), INTERVALS_A_CALL)
+        ]
+    runs: list[list[Bucket]] = []
+    for bucket in buckets:
+        run = runs[-1] if runs else []
+        length = run[0][1] - run[0][0] if run else 0
+        is_full = len(run) == INTERVALS_A_CALL
+        # A shorter bucket may end a run, where ThingsBoard clips it; nothing follows a shorter one.
+        if run and not is_full and run[-1][1] - run[-1][0] == length >= bucket[1] - bucket[0]:
+            run.append(bucket)
+        else:
+            runs.append([bucket])
+    return runs
+
+
+class _Reader:
+    """Reads the runs of one query."""
+
+    def __init__(
+        self, upstream: ThingsBoardClient, entity: tuple[str, str], function: Function, found: Aggregates
+    ) -> None:
+        self._upstream, self._entity, self._function, self._found = upstream, entity, function, found
+
+    async def read(self, keys: Sequence[str], run: Sequence[Bucket], halvings: int = HALVINGS) -> None:
+        """Read a run; in halves when ThingsBoard is too slow for the whole."""
+        try:
+            await self._read(keys, run)
+        except UpstreamError as error:
+            if halvings == 0 or len(run) == 1 or not is_too_slow(error):
+                raise
+            middle = len(run) // 2
+            await self.read(keys, run[:middle], halvings - 1)
+            await self.read(keys, run[middle:], halvings - 1)
+
+    async def _read(self, keys: Sequence[str], run: Sequence[Bucket]) -> None:
+        agg = self._function.agg
+        answer = await self._ask(keys, run, agg)
+        placed = {key: place(answer.get(key, []), run) for key in keys}
+        doubtful = [
+            key for key in keys if agg in ZERO_FOR_NOTHING and any(map(is_zero, placed[key].values()))
+        ]
+        smallest = await self._ask(doubtful, run, "MIN") if doubtful else {}
+        for key in doubtful:
+            self._unmask(key, placed[key], place(smallest.get(key, []), run))
+        for key in keys:
+            self._found.values[key] |= placed[key]
+
+    def _unmask(self, key: str, values: dict[Bucket, Any], smallest: dict[Bucket, Any]) -> None:
+        """Turn each zero that stands for no number into None: only a number has a smallest number."""
+        for bucket, value in values.items():
+            if is_zero(value) and not is_number(smallest.get(bucket)):
+                values[bucket] = None
+                self._found.not_numeric[key] = self._found.not_numeric.get(key, 0) + 1
+
+    async def _ask(self, keys: Sequence[str], run: Sequence[Bucket], agg: str) -> Series:
+        unit = THINGSBOARD_UNITS.get(str(self._function.interval))
+        first_start, first_end = run[0]
+        query: Query = {
+            "startTs": first_start,
+            "endTs": run[-1][1],
+            "agg": agg,
+            "orderBy": "ASC",
+            "interval": None if unit else first_end - first_start,
+            "intervalType": unit,
+            "timeZone": self._function.time_zone if unit else None,
+        }
+        return await self._upstream.telemetry.history(*self._entity, keys, query=query)
+
+
+def place(points: Sequence[Any], run: Sequence[Bucket]) -> dict[Bucket, Any]:
+    """Put ThingsBoard's points, whose times are the middles of its buckets, into ours."""
+    starts = [start for start, _ in run]
+    placed = {}
+    for point in points:
+        try:
+            middle, value = point["ts"], point["value"]
+            index = bisect_right(starts, middle) - 1
+        except (KeyError, TypeError):
+            raise UpstreamGarbled(note="not_a_point") from None
+        if index < 0 or middle > run[index][1]:
+            raise UpstreamGarbled(note="bucket_outside_range")
+        placed[run[index]] = value
+    return placed
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_zero(value: Any) -> bool:
+    """Tell whether a value is the number zero."""
+    return is_number(value) and value == 0
+
+
+async def count_points(
+    upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str] | None, span: Bucket
+) -> dict[str, int]:
+    """Return how many points each key has in `[start, end)`; all keys when none are named.
+
+    Raises:
+        NotFound: there is no such entity, or not for this account.
+    """
+    known = await upstream.telemetry.checked_keys(*entity, keys)
+    wanted = list(known if keys is None else keys)
+    present = [key for key in wanted if key in known]
+    found = await aggregate(upstream, entity, present, Function("COUNT", None, "UTC"), [span])
+    return {key: int(found.values.get(key, {}).get(span, 0)) for key in wanted}

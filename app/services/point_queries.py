@@ -1,0 +1,282 @@
+"""One page of points or aggregates of one entity, and the cursor to the next."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from app.errors import InvalidRequest
+from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate
+from app.services.calendar_intervals import EqualGrid, Grid, buckets_backward, buckets_forward, build_grid
+from app.services.cursors import Cursor, Order, bad_cursor, digest_of
+from app.services.fan_out import run_bounded
+from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.telemetry import Point
+from app.times import DAY_MS, now_ms, parse_range, parse_time
+
+MOST_KEYS = 100
+#: Points of one answer, all keys (and devices) together: what is held in memory for it.
+MOST_POINTS = 100_000
+#: Points of one ThingsBoard call.
+POINTS_A_CALL = 20_000
+HOUR_MS = 3_600_000
+NO_AGGREGATION = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a caller wants to know; times as they were given."""
+
+    keys: tuple[str, ...] | None
+    start_ts: int | str | None
+    end_ts: int | str | None
+    limit: int
+    interval: int | str | None
+    agg: str
+    time_zone: str
+    fill: str | None
+    order: Order | None
+    cursor: str | None = None
+
+    @property
+    def is_aggregate(self) -> bool:
+        """Tell whether buckets are asked for, not points."""
+        return self.agg != NO_AGGREGATION
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A question with everything decided."""
+
+    question: Question
+    entity: tuple[str, str]
+    keys: list[str]
+    present: list[str]
+    span: Bucket
+    order: Order
+    limit: int
+    cursor: Cursor | None
+    digest: str
+
+    def next_cursor(
+        self, *, positions: dict[str, int] | None = None, boundary: int | None = None
+    ) -> str | None:
+        """Return the text of the cursor to what is left, or None when that is nothing."""
+        if not positions and boundary is None:
+            return None
+        return Cursor(self.digest, *self.span, self.order, positions, boundary).encode()
+
+
+async def answer(
+    upstream: ThingsBoardClient,
+    entity: tuple[str, str],
+    question: Question,
+    *,
+    most_points: int = MOST_POINTS,
+) -> dict[str, Any]:
+    """Return `query`, `data`, `metadata` and `warnings` of one page.
+
+    Raises:
+        InvalidRequest: the parts of the question do not fit together, or the cursor does not fit the question.
+        NotFound: there is no such entity, or not for this account.
+    """
+    check(question)
+    plan = await _plan(upstream, entity, question, most_points)
+    warnings: list[dict[str, str]] = []
+    data: dict[str, Any]
+    if question.is_aggregate:
+        data, next_cursor = await _aggregates(upstream, plan, warnings)
+    else:
+        data, next_cursor = await _points(upstream, plan)
+    return {
+        "query": _echo(plan),
+        "data": data,
+        "metadata": _metadata(plan, data, next_cursor),
+        "warnings": warnings,
+    }
+
+
+def check(question: Question) -> None:
+    """Refuse a question that makes no sense, before anything is asked."""
+    if not question.is_aggregate:
+        for field in ("interval", "fill"):
+            if getattr(question, field) is not None:
+                raise _refused(field, "needs an aggregation: set agg to AVG, MIN, MAX, SUM or COUNT")
+    if question.cursor is None:
+        read_span(question)
+
+
+def read_span(question: Question) -> Bucket:
+    """Return the range of a question: the last 24 h before its end unless it has a start."""
+    end = None if question.end_ts is None else parse_time(question.end_ts, "end_ts")
+    default_start = (now_ms() + 1 if end is None else end) - DAY_MS
+    return parse_range(question.start_ts, end, default_start=default_start)
+
+
+async def _plan(
+    upstream: ThingsBoardClient, entity: tuple[str, str], question: Question, most_points: int
+) -> _Plan:
+    cursor = None if question.cursor is None else Cursor.decode(question.cursor)
+    digest = digest_of(
+        entity, question.keys, question.agg, question.interval, question.time_zone, question.fill
+    )
+    if cursor is not None:
+        _check_cursor(cursor, question, digest)
+    span = read_span(question) if cursor is None else (cursor.start, cursor.end)
+    known = await upstream.telemetry.checked_keys(*entity, question.keys)
+    keys = list(known if question.keys is None else question.keys)
+    if len(keys) > MOST_KEYS:
+        raise _refused("keys", f"there are {len(keys)} keys: name {MOST_KEYS} at most")
+    order: Order = cursor.order if cursor else question.order or "ASC"
+    limit = max(1, min(question.limit, most_points // max(1, len(keys))))
+    present = [key for key in keys if key in known]
+    return _Plan(question, entity, keys, present, span, order, limit, cursor, digest)
+
+
+def _check_cursor(cursor: Cursor, question: Question, digest: str) -> None:
+    if cursor.digest != digest or (cursor.boundary is not None) != question.is_aggregate:
+        raise bad_cursor("belongs to another query: repeat the query it came from, only limit may change")
+    if question.order not in {None, cursor.order}:
+        raise bad_cursor("belongs to a query in the other order")
+    for field, fixed in (("start_ts", cursor.start), ("end_ts", cursor.end)):
+        given = getattr(question, field)
+        if given is not None and parse_time(given, field) != fixed:
+            raise bad_cursor(f"belongs to a query with another {field}")
+    if question.keys is not None and set(cursor.positions or ()) - set(question.keys):
+        raise bad_cursor("belongs to a query of other keys")
+
+
+async def _points(upstream: ThingsBoardClient, plan: _Plan) -> tuple[dict[str, list[Point]], str | None]:
+    ascending = plan.order == "ASC"
+    if plan.cursor is not None and plan.cursor.positions is not None:
+        positions = {key: at for key, at in plan.cursor.positions.items() if key in plan.present}
+    else:
+        positions = dict.fromkeys(plan.present, plan.span[0] if ascending else plan.span[1])
+    data: dict[str, list[Point]] = {key: [] for key in plan.keys}
+    left: dict[str, int] = {}
+
+    async def read(call: tuple[int, list[str]]) -> None:
+        position, keys = call
+        start, end = (position, plan.span[1]) if ascending else (plan.span[0], position)
+        if start == end:
+            return
+        # One more than wanted shows whether there is more.
+        query = {"startTs": start, "endTs": end, "limit": plan.limit + 1, "orderBy": plan.order}
+        series = await upstream.telemetry.history(*plan.entity, keys, query=query)
+        for key in keys:
+            points = series.get(key, [])
+            data[key] = points[: plan.limit]
+            if len(points) > plan.limit:
+                left[key] = data[key][-1]["ts"] + (1 if ascending else 0)
+
+    await run_bounded(_calls(positions, plan.limit), read, at_once=CALLS_AT_ONCE)
+    return data, plan.next_cursor(positions=left)
+
+
+def _calls(positions: dict[str, int], limit: int) -> list[tuple[int, list[str]]]:
+    """Put keys at the same position into the same calls, as many as a call may bring points of."""
+    keys_at: dict[int, list[str]] = defaultdict(list)
+    for key, position in positions.items():
+        keys_at[position].append(key)
+    size = max(1, POINTS_A_CALL // (limit + 1))
+    return [
+        (position, keys[index : index + size])
+        for position, keys in keys_at.items()
+        for index in range(0, len(keys), size)
+    ]
+
+
+async def _aggregates(
+    upstream: ThingsBoardClient, plan: _Plan, warnings: list[dict[str, str]]
+) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
+    question = plan.question
+    buckets, boundary = _buckets(plan)
+    function = Function(question.agg, question.interval, question.time_zone)
+    in_time = buckets if plan.order == "ASC" else buckets[::-1]
+    found = await aggregate(upstream, plan.entity, plan.present, function, in_time)
+    warnings += _warnings(found, question.agg)
+    data = {key: _aggregated(found.values.get(key), buckets, question.fill) for key in plan.keys}
+    return data, plan.next_cursor(boundary=boundary)
+
+
+def _buckets(plan: _Plan) -> tuple[list[Bucket], int | None]:
+    """Return the buckets of this page in its order, and where the next page begins if there is one."""
+    start, end = plan.span
+    grid = _grid(plan)
+    boundary = plan.cursor.boundary if plan.cursor else None
+    if plan.order == "ASC":
+        buckets = list(
+            islice(buckets_forward(grid, start if boundary is None else boundary, end), plan.limit)
+        )
+        reached = buckets[-1][1] if buckets else end
+        return buckets, reached if reached < end else None
+    buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), plan.limit))
+    reached = buckets[-1][0] if buckets else start
+    return buckets, reached if reached > start else None
+
+
+def _grid(plan: _Plan) -> Grid:
+    start, end = plan.span
+    interval = plan.question.interval
+    if interval is None:
+        return EqualGrid(start, end - start)
+    return build_grid(interval, ZoneInfo(plan.question.time_zone), plan.span)
+
+
+def _aggregated(
+    values: dict[Bucket, Any] | None, buckets: Sequence[Bucket], fill: str | None
+) -> list[dict[str, Any]]:
+    if values is None:
+        return []
+    return [
+        {"ts": bucket[0], "end_ts": bucket[1], "value": values.get(bucket)}
+        for bucket in buckets
+        if fill is not None or bucket in values
+    ]
+
+
+def _warnings(found: Aggregates, agg: str) -> list[dict[str, str]]:
+    return [
+        {"key": key, "reason": f"{agg} is null in {count} bucket(s): none of their values is a number"}
+        for key, count in found.not_numeric.items()
+    ]
+
+
+def _echo(plan: _Plan) -> dict[str, Any]:
+    question = plan.question
+    return {
+        "keys": plan.keys,
+        "start_ts": plan.span[0],
+        "end_ts": plan.span[1],
+        "limit": plan.limit,
+        "interval": question.interval,
+        "agg": question.agg,
+        "time_zone": question.time_zone,
+        "fill": question.fill,
+        "order": plan.order,
+    }
+
+
+def _metadata(plan: _Plan, data: dict[str, Any], next_cursor: str | None) -> dict[str, Any]:
+    start, end = plan.span
+    present = set(plan.present)
+    return {
+        "total_points": sum(map(len, data.values())),
+        "keys_found": plan.present,
+        "keys_missing": [key for key in plan.keys if key not in present],
+        "time_range": {"start": start, "end": end, "duration_hours": round((end - start) / HOUR_MS, 6)},
+        "truncated": next_cursor is not None,
+        "next_cursor": next_cursor,
+    }
+
+
+def _refused(field: str, issue: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {issue}", details={"field": field, "issue": issue})
+
+
+def pinned(question: Question) -> Question:
+    """Return the question with its range decided now, so that many devices are asked for the same one."""
+    start, end = read_span(question)
+    return replace(question, start_ts=start, end_ts=end)
