@@ -13,7 +13,7 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http_refusals import RefusedRequest, check_head, render
+from app.http_heads import RefusedRequest, check_head, reason_of, render, without_upgrade
 
 log = structlog.get_logger("connection")
 
@@ -74,14 +74,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         was_idle, requests = self._phase is Phase.IDLE, self._requests
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self._cancel_timers()
-                self.handle_websocket_upgrade()
+            if self._feed_is_over(data):
                 return
         except httptools.HttpParserError as error:
-            self._refuse(_reason_of(error))
+            self._refuse(reason_of(error))
             return
         if self._phase is Phase.HEAD:
             # The parser keeps a header to itself until its end, so an endless one shows only here.
@@ -93,6 +89,23 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse(self._head_too_large())
                 return
         self._watch_receiving()
+
+    def _feed_is_over(self, data: bytes) -> bool:
+        """Feed the parser; True when the connection now belongs to the WebSocket protocol."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._cancel_timers()
+                self.handle_websocket_upgrade()
+                return True
+            # Java's client wishes for HTTP/2 on each first request. The parser takes the body of such a
+            # request for that other protocol, so the request is read again without the wish.
+            head = without_upgrade(
+                self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers
+            )
+            return self._feed_is_over(head + data[upgrade.args[0] :])
+        return False
 
     def on_message_begin(self) -> None:
         """Count anew."""
@@ -123,9 +136,11 @@ class GatewayProtocol(HttpToolsProtocol):
         check_head(self.parser.get_http_version(), self.url, self.headers)
         if len(self.pipeline) >= self.MAX_PIPELINED:
             raise RefusedRequest(400, "Too many requests were sent ahead.", "request", "too much pipelining")
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return
         self._phase = Phase.BODY
         super().on_headers_complete()
-        if self.parser.should_upgrade() and self._should_upgrade():
+        if self.parser.should_upgrade():
             return
         self._may_keep_alive = self.cycle.keep_alive
         # Whether a caller who was not told to continue sends its body after all is unknown: the next bytes
@@ -141,10 +156,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Return to idle."""
+        if self._phase is Phase.HEAD:
+            # To be read again, see above.
+            return
         self._phase = Phase.IDLE
         super().on_message_complete()
-        is_undecided = self.cycle is not None and not self.cycle.response_started
-        if self.expect_100_continue and is_undecided and not self._is_draining:
+        is_open = self._is_answering() and not self.cycle.response_started and not self._is_draining
+        if self.expect_100_continue and is_open:
             self.cycle.keep_alive = self._may_keep_alive
 
     def on_response_complete(self) -> None:
@@ -182,10 +200,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._watch_receiving()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer in our shape where uvicorn would in plain text."""
-        self._refuse(RefusedRequest(400, msg, "request", "malformed"))
-
     def _head_too_large(self) -> RefusedRequest:
         issue = f"more than {self.MAX_HEADERS} headers or {self.MAX_HEADER_BYTES} bytes"
         return RefusedRequest(431, "The request headers are too large.", "headers", issue)
@@ -197,10 +211,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Set the deadline that fits the situation, unless it already runs."""
         is_answering = self._is_answering()
         has_idle_timer = self.timeout_keep_alive_task is not None
-        situation = (self._requests, self._phase, is_answering, has_idle_timer, self._is_draining)
-        if situation == self._watched:
+        before = self._watched
+        self._watched = (self._requests, self._phase, is_answering, has_idle_timer, self._is_draining)
+        if self._watched == before:
             return
-        self._watched = situation
         _cancel(self._receive_timer)
         if self._phase is Phase.BODY:
             if is_answering:
@@ -226,11 +240,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _check_body_rate(self) -> None:
         # While reading is paused it is we who are slow.
-        is_fast_enough = (
-            self._window_bytes >= self.BODY_WINDOW_BYTES or self._was_paused or self.flow.read_paused
-        )
+        is_fast = self._window_bytes >= self.BODY_WINDOW_BYTES or self._was_paused or self.flow.read_paused
         self._window_bytes, self._was_paused = 0, self.flow.read_paused
-        if is_fast_enough:
+        if is_fast:
             self._receive_timer = self.loop.call_later(self.BODY_WINDOW_SECONDS, self._check_body_rate)
             return
         issue = f"less than {self.BODY_WINDOW_BYTES} bytes in {self.BODY_WINDOW_SECONDS:g} seconds"
@@ -245,7 +257,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _check_writing(self) -> None:
         self._write_timer = None
         if self.transport.get_write_buffer_size() >= self._unsent_bytes:
-            log.info("connection_stalled", client=self.client[0] if self.client else None)
+            log.info("connection_stalled", client=self._client_address())
             self.transport.abort()
         else:
             self._watch_writing()
@@ -255,14 +267,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._cancel_timers()
         request_id = uuid.uuid4().hex
-        client = self.client[0] if self.client else None
-        log.info(
-            "request_refused", request_id=request_id, status=refusal.status, client=client, **refusal.details
-        )
+        fields = {"request_id": request_id, "status": refusal.status, "client": self._client_address()}
+        log.info("request_refused", **fields, **refusal.details)
         if self._is_answering():
             if self._phase is not Phase.BODY:
                 # A later request is at fault: those before it get their answers first.
                 self.cycle.keep_alive = False
+                self._watch_writing()
                 return
             if self.cycle.response_started or self.pipeline:
                 self.transport.abort()
@@ -270,13 +281,15 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(render(refusal, request_id, self.server_state.default_headers))
-        if not self.transport.can_write_eof():
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:  # TLS says its own goodbye.
             self.transport.close()
-            self._watch_writing()
-            return
-        self.transport.write_eof()
-        self.flow.resume_reading()
         self._receive_timer = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+
+    def _client_address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _cancel_timers(self) -> None:
         self._unset_keepalive_if_required()
@@ -288,10 +301,3 @@ class GatewayProtocol(HttpToolsProtocol):
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
-
-
-def _reason_of(error: httptools.HttpParserError) -> RefusedRequest:
-    """Return what a callback of ours raised; the parser only links to it."""
-    if isinstance(error.__context__, RefusedRequest):
-        return error.__context__
-    return RefusedRequest(400, "The request is not valid HTTP.", "request", "malformed")

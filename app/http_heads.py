@@ -1,10 +1,11 @@
-"""Which request heads are refused before any application sees them, and how that is told."""
+"""Heads of requests: which are refused before any application sees them, and how that is told."""
 
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -46,6 +47,13 @@ def check_head(version: str, target: bytes, headers: Sequence[RawHeader]) -> Non
         raise RefusedRequest(501, "Only chunked Transfer-Encoding is read.", "Transfer-Encoding", issue)
 
 
+def reason_of(error: httptools.HttpParserError) -> RefusedRequest:
+    """Return what a callback of ours raised; the parser only links to it."""
+    if isinstance(error.__context__, RefusedRequest):
+        return error.__context__
+    return RefusedRequest(400, "The request is not valid HTTP.", "request", "malformed")
+
+
 def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[RawHeader]) -> bytes:
     """Return the whole answer, in the gateway's one error shape."""
     body = orjson.dumps(
@@ -67,3 +75,16 @@ def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[R
     )
     lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body]
     return b"".join(lines)
+
+
+def without_upgrade(method: bytes, target: bytes, version: str, headers: Iterable[RawHeader]) -> bytes:
+    """Return the head again without its wish for another protocol."""
+    hidden = {b"upgrade", b"http2-settings"}
+    lines = [b"%b %b HTTP/%b\r\n" % (method, target, version.encode())]
+    for name, value in headers:
+        if name == b"connection":
+            kept = [token for token in value.split(b",") if token.strip().lower() not in hidden]
+            lines.append(b"connection: %b\r\n" % b",".join(kept))
+        elif name not in hidden:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join([*lines, b"\r\n"])
