@@ -3,6 +3,7 @@
 Only this file knows which HTTP library that is.
 """
 
+import io
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from app.errors import UpstreamGarbled, UpstreamReset, UpstreamTimeout, Upstream
 #: Below Tomcat's 20 s, so that ThingsBoard does not close a connection that we are about to use.
 KEEPALIVE_SECONDS = 15.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+#: aiohttp warns about plain bytes beyond this.
+LARGE_BODY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class AiohttpTransport:
             async with self._open().request(
                 method,
                 URL(self._origin + target, encoded=True),
-                data=body,
+                data=_sendable(body),
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS),
@@ -112,6 +115,11 @@ class AiohttpTransport:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Hand a large body over as a file: aiohttp then writes it in pieces and the event loop goes on."""
+    return io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
 
 
 def tls_policy(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext | bool:
