@@ -292,11 +292,13 @@ class StreamedUpload:
                 await self._take(line)
             await self._send_all()
         except GatewayError as error:
+            # What is under way is waited for, to count what was stored.
+            await asyncio.gather(*self._sending.values())
             if self._bulk.points:
                 error.details = {**(error.details or {}), "stored_points": self._bulk.points}
             raise
         finally:
-            # Left over only when something was raised: a caller who left, for one.
+            # Left over when the caller has left: nothing more is sent.
             for task in self._sending.values():
                 task.cancel()
             await asyncio.gather(*self._sending.values(), return_exceptions=True)
