@@ -1,6 +1,6 @@
 """Telemetry as it is read: keys, latest values, history, counts and queries. Uploads are in `uploads.py`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -15,9 +15,12 @@ from pydantic import (
 )
 
 from app.schemas.common import Int64, Milliseconds, Success
-from app.services.calendar_intervals import UNITS
-from app.services.point_queries import MOST_KEYS, MOST_POINTS, Question
 
+CalendarUnit = Literal["hour", "day", "week", "month"]
+UNITS: tuple[CalendarUnit, ...] = get_args(CalendarUnit)
+MOST_KEYS = 100
+#: Points of one answer, all keys and devices together: what is held in memory for it.
+MOST_POINTS = 100_000
 MOST_LATEST_DEVICES = 1_000
 MOST_QUERY_DEVICES = 100
 LONGEST_KEY = 255
@@ -193,7 +196,7 @@ Moment = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "format": "int64"}, {"type": "null"}]}),
 ]
 Interval = Annotated[
-    int | str | None,
+    int | CalendarUnit | None,
     BeforeValidator(_check_interval),
     Field(
         description="Length of a bucket: ms, counted from start_ts, or hour, day, week, month of time_zone. "
@@ -250,21 +253,6 @@ class QueryFields(BaseModel):
         BeforeValidator(_upper),
         Field(description="ASC, oldest first, unless given."),
     ] = None
-
-    def question(self, cursor: str | None = None) -> Question:
-        """Return it for the service."""
-        return Question(
-            keys=None if self.keys is None else tuple(dict.fromkeys(self.keys)),
-            start_ts=self.start_ts,
-            end_ts=self.end_ts,
-            limit=self.limit,
-            interval=self.interval,
-            agg=self.agg,
-            time_zone=self.time_zone,
-            fill=self.fill,
-            order=self.order,
-            cursor=cursor,
-        )
 
 
 class TelemetryQuery(QueryFields):

@@ -7,14 +7,13 @@ as many buckets as they need, from either end.
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from app.errors import InvalidRequest
+from app.schemas.telemetry import CalendarUnit
 from app.times import DAY_MS, EARLIEST, LATEST, MS_PER_SECOND
 
-CalendarUnit = Literal["hour", "day", "week", "month"]
-UNITS: tuple[str, ...] = get_args(CalendarUnit)
 HOUR_MS = 3_600_000
 #: Room for the bucket around the first and the last moment.
 MARGIN_MS = 400 * DAY_MS
@@ -114,7 +113,7 @@ class DateGrid:
         return self._starts[day]
 
 
-def build_grid(interval: int | str, zone: ZoneInfo, span: tuple[int, int]) -> Grid:
+def build_grid(interval: int | CalendarUnit, zone: ZoneInfo, span: tuple[int, int]) -> Grid:
     """Return the grid of an interval in ms (counted from the start of the range) or of a calendar unit.
 
     Raises:
@@ -125,14 +124,7 @@ def build_grid(interval: int | str, zone: ZoneInfo, span: tuple[int, int]) -> Gr
     if span[0] < EARLIEST + MARGIN_MS or span[1] > LATEST - MARGIN_MS:
         issue = "a calendar interval needs a range within the years 3 to 9997"
         raise InvalidRequest(f"interval: {issue}", details={"field": "interval", "issue": issue})
-    return HourGrid(zone) if interval == "hour" else DateGrid(_unit(interval), zone)
-
-
-def _unit(name: str) -> CalendarUnit:
-    for unit in get_args(CalendarUnit):
-        if unit == name:
-            return unit  # type: ignore[no-any-return]  # get_args forgets the type
-    raise ValueError(name)
+    return HourGrid(zone) if interval == "hour" else DateGrid(interval, zone)
 
 
 def buckets_forward(grid: Grid, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.errors import GatewayError
+from app.schemas.telemetry import MOST_POINTS
 from app.services import point_queries
 from app.services.fan_out import run_each
 from app.services.latest import resolve_all
-from app.services.point_queries import MOST_POINTS, Question
+from app.services.point_queries import Question
 from app.thingsboard.client import ThingsBoardClient
 
 

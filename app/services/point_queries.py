@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from app.errors import InvalidRequest
+from app.schemas.telemetry import MOST_KEYS, MOST_POINTS, CalendarUnit, QueryFields, TelemetryQuery
 from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate
 from app.services.calendar_intervals import EqualGrid, Grid, buckets_backward, buckets_forward, build_grid
 from app.services.cursors import Cursor, Order, bad_cursor, digest_of
@@ -16,9 +17,6 @@ from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.telemetry import Point
 from app.times import DAY_MS, now_ms, parse_range, parse_time
 
-MOST_KEYS = 100
-#: Points of one answer, all keys (and devices) together: what is held in memory for it.
-MOST_POINTS = 100_000
 #: Points of one ThingsBoard call.
 POINTS_A_CALL = 20_000
 HOUR_MS = 3_600_000
@@ -33,12 +31,28 @@ class Question:
     start_ts: int | str | None
     end_ts: int | str | None
     limit: int
-    interval: int | str | None
+    interval: int | CalendarUnit | None
     agg: str
     time_zone: str
     fill: str | None
     order: Order | None
     cursor: str | None = None
+
+    @classmethod
+    def of(cls, query: QueryFields) -> Self:
+        """Return what a request body asks, each key once."""
+        return cls(
+            keys=None if query.keys is None else tuple(dict.fromkeys(query.keys)),
+            start_ts=query.start_ts,
+            end_ts=query.end_ts,
+            limit=query.limit,
+            interval=query.interval,
+            agg=query.agg,
+            time_zone=query.time_zone,
+            fill=query.fill,
+            order=query.order,
+            cursor=query.cursor if isinstance(query, TelemetryQuery) else None,
+        )
 
     @property
     def is_aggregate(self) -> bool:
@@ -79,7 +93,7 @@ async def answer(
     """Return `query`, `data`, `metadata` and `warnings` of one page.
 
     Raises:
-        InvalidRequest: the parts of the question do not fit together, or the cursor does not fit the question.
+        InvalidRequest: the question makes no sense, or the cursor does not fit it.
         NotFound: there is no such entity, or not for this account.
     """
     check(question)

@@ -85,7 +85,7 @@ class TelemetryCalls:
         self, entity_type: str, entity_id: str, keys: Sequence[str] | None, query: Query
     ) -> Series:
         path = f"{ROOT}/{entity_type}/{entity_id}/values/timeseries"
-        plain = [key for key in keys or () if "," not in key]
+        plain = [key for key in keys or () if is_plain(key)]
         series: Series = {}
         for joined in joined_keys(plain) if keys is not None else [None]:
             series |= read_series(
@@ -93,9 +93,9 @@ class TelemetryCalls:
                     path, query={"keys": joined, **query, "useStrictDataTypes": True}
                 )
             )
-        # `keys=` splits at commas; `key=` (4.3 and later) reads such a key, one a call.
+        # `key=` (4.3 and later) reads any key, one a call.
         for key in keys or ():
-            if "," in key:
+            if not is_plain(key):
                 answer = await self._connection.get_json(
                     path, query={"key": key, **query, "useStrictDataTypes": True}
                 )
@@ -136,6 +136,11 @@ class TelemetryCalls:
         }
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/delete"
         await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+
+
+def is_plain(key: str) -> bool:
+    """Tell whether `keys=`, which splits at commas and trims, can name this key."""
+    return "," not in key and key == key.strip()
 
 
 def joined_keys(keys: Sequence[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from app.schemas.telemetry import (
 )
 from app.services.latest import latest_of_many
 from app.services.many_queries import answer_many
+from app.services.point_queries import Question
 
 router = versioned_router("telemetry")
 
@@ -61,5 +62,5 @@ async def query_telemetry_of_devices(
     `POST /devices/{device_id}/telemetry/query`.
     """
     return answer_by_device(
-        await answer_many(upstream, query.device_ids, query.question(), at_once=settings.bulk_concurrency)
+        await answer_many(upstream, query.device_ids, Question.of(query), at_once=settings.bulk_concurrency)
     )

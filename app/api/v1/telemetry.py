@@ -27,6 +27,7 @@ from app.services.aggregation import count_points
 from app.services.exports import CSVLong, CSVWide, JSONLines, json_stream, row_stream
 from app.services.history import History
 from app.services.latest import latest_of
+from app.services.point_queries import Question
 from app.services.xlsx import workbook_stream
 from app.times import parse_range
 
@@ -234,7 +235,7 @@ def _add_query(routes: APIRouter, kind: Kind) -> None:
         `warnings` says so. `metadata.truncated` says whether there is more: send the same query again with
         `cursor` set to `metadata.next_cursor`.
         """
-        found = await point_queries.answer(upstream, (entity.type, entity.id), query.question(query.cursor))
+        found = await point_queries.answer(upstream, (entity.type, entity.id), Question.of(query))
         return success({**entity.identified, **found})
 
 
