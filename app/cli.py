@@ -1,6 +1,7 @@
 """`python -m app serve`: the production entry."""
 
 import argparse
+import ssl
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         loaded = settings.load()
         api_keys.load(loaded)
+        check_certificate(loaded)
     except ConfigurationError as error:
         for fault in str(error).splitlines():
             sys.stderr.write(f"❌ {fault}\n")
@@ -38,6 +40,19 @@ def main(arguments: Sequence[str]) -> int:
         return CONFIGURATION_ERROR
     serve(loaded)
     return 0
+
+
+def check_certificate(loaded: settings.Settings) -> None:
+    """Load the certificate once, so that a wrong path or key is told like every other fault."""
+    if loaded.ssl_certfile is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            loaded.ssl_certfile, loaded.ssl_keyfile
+        )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"SSL_CERTFILE and SSL_KEYFILE: cannot be used ({reason})") from None
 
 
 def serve(loaded: settings.Settings) -> None:

@@ -1,4 +1,4 @@
-"""`python -m app.healthcheck`: exits with 0 when the gateway here answers. Standard library only, to be quick."""
+"""`python -m app.healthcheck`: exits with 0 when the gateway here answers. No imports but Python's."""
 
 import http.client
 import os

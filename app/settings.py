@@ -22,9 +22,9 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 PLACEHOLDERS = {"changeme", "change-me", "change_me", "your-api-key", "your_api_key", "secret", "password"}
 MINIMUM_KEY_LENGTH = 16
 #: How alike a name must be to one of ours before it counts as misspelt.
-NEAR_MISS = 0.87
-#: OpenSSL's own variables, which resemble ours and are none of our business.
-FOREIGN_NAMES = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
+NEAR_MISS = 0.85
+#: Other programs' variables that resemble ours: OpenSSL's, and the usual ones of a database.
+FOREIGN_NAMES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "DB_HOST", "DB_USERNAME", "DB_PASSWORD"}
 
 
 def _split_list(value: Any) -> Any:
