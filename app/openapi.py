@@ -82,9 +82,24 @@ def build(app: FastAPI) -> Document:
     components["responses"] = {f"Error{status}": _error_response(status) for status in ERROR_DESCRIPTIONS}
     for path, item in document["paths"].items():
         for method, operation in item.items():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                content["schema"] = name_schemas(content["schema"], components["schemas"])
             _complete(operation, path, method)
     mark_64_bits(document)
     return document
+
+
+def name_schemas(node: Any, named: dict[str, Any]) -> Any:
+    """Move inline schemas with a title among the named ones: generators call others `requestBody`."""
+    if isinstance(node, list):
+        return [name_schemas(each, named) for each in node]
+    if not isinstance(node, dict):
+        return node
+    schema = {key: name_schemas(value, named) for key, value in node.items()}
+    if "title" not in schema or not {"properties", "additionalProperties", "anyOf"} & set(schema):
+        return schema
+    named[schema["title"]] = schema
+    return {"$ref": f"#/components/schemas/{schema['title']}"}
 
 
 def _schemas_of(*models: type[BaseModel]) -> dict[str, Any]:

@@ -163,6 +163,147 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 
+LATEST = {"temperature": {"ts": TS, "value": 21.5}, "on": {"ts": TS, "value": True}, "unknown": None}
+UPLOAD = {"temperature": [{"ts": TS, "value": 21.5}], "on": [{"ts": TS, "value": True}]}
+WARNING = {"key": "serial", "reason": "is text that reads as a number; ThingsBoard stores the number 42"}
+HOURLY = {
+    "keys": ["temperature"],
+    "start_ts": TS - 3_600_000,
+    "end_ts": TS,
+    "interval": "hour",
+    "agg": "AVG",
+    "time_zone": "Europe/Berlin",
+}
+ANSWERED = {
+    "query": {**HOURLY, "limit": 1000, "fill": None, "order": "ASC"},
+    "data": {"temperature": [{"ts": TS - 3_600_000, "end_ts": TS, "value": 21.25}]},
+    "metadata": {
+        "total_points": 1,
+        "keys_found": ["temperature"],
+        "keys_missing": [],
+        "time_range": {"start": TS - 3_600_000, "end": TS, "duration_hours": 1.0},
+        "truncated": False,
+        "next_cursor": None,
+    },
+    "warnings": [],
+}
+ATTRIBUTE = {"serial": {"value": "SN-1", "last_update_ts": TS}}
+MISSING = {
+    "error": "The requested resource was not found.",
+    "error_code": "RESOURCE_NOT_FOUND",
+    "status": 404,
+}
+BULK = success(
+    summary={"total_devices": 2, "successful_devices": 1, "failed_devices": 1, "total_data_points": 2},
+    results={
+        BOILER: {
+            "status": "success",
+            "device_id": BOILER,
+            "keys_uploaded": ["temperature", "on"],
+            "data_points": 2,
+            "error": None,
+            "error_code": None,
+            "warnings": [],
+        },
+        "name:nobody": {
+            "status": "error",
+            "device_id": None,
+            "keys_uploaded": [],
+            "data_points": 0,
+            "error": "The requested resource was not found.",
+            "error_code": "RESOURCE_NOT_FOUND",
+            "warnings": [],
+        },
+    },
+    line_errors=[],
+    total_line_errors=0,
+    message="Stored 2 data points of 1 of 2 devices.",
+)
+BULK[JSON]["status"] = "partial"
+
+
+def telemetry_examples(infix: str, owner: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the examples of the routes that devices and assets share."""
+    return {
+        f"list_{infix}telemetry_keys": {"response": success(**owner, keys=["temperature", "on"])},
+        f"get_{infix}latest_telemetry": {
+            "response": success(**owner, keys_requested=list(LATEST), data=LATEST)
+        },
+        f"get_{infix}telemetry": {
+            "response": success(**owner, data={"temperature": [{"ts": TS, "value": 21.5}], "unknown": []})
+        },
+        f"export_{infix}telemetry": {
+            "response": {"application/octet-stream": f"ts,key,value\r\n{TS},temperature,21.5\r\n"}
+        },
+        f"count_{infix}telemetry": {"response": success(**owner, counts={"temperature": 1440}, total=1440)},
+        f"query_{infix}telemetry": {"request": {JSON: HOURLY}, "response": success(**owner, **ANSWERED)},
+        f"upload_{infix}telemetry": {
+            "request": {JSON: UPLOAD},
+            "response": success(
+                **owner,
+                keys_uploaded=["temperature", "on"],
+                total_data_points=2,
+                message="Stored 2 data points.",
+                warnings=[WARNING],
+            ),
+        },
+        f"delete_{infix}telemetry": {
+            "response": success(**owner, keys_deleted=["temperature"], message="Telemetry deleted.")
+        },
+        f"get_{infix}attributes": {
+            "response": success(**owner, scope="SERVER_SCOPE", data=ATTRIBUTE),
+        },
+        f"get_all_{infix}attributes": {
+            "response": success(
+                **owner, data={"SERVER_SCOPE": ATTRIBUTE, "SHARED_SCOPE": {}, "CLIENT_SCOPE": {}}
+            ),
+        },
+        f"upload_{infix}attributes": {
+            "request": {JSON: {"serial": "SN-1", "limit": 30.5}},
+            "response": success(
+                **owner,
+                scope="SERVER_SCOPE",
+                attributes_uploaded=["serial", "limit"],
+                count=2,
+                message="Stored 2 attributes.",
+                warnings=[],
+            ),
+        },
+        f"delete_{infix}attributes": {
+            "response": success(
+                **owner,
+                scope="SERVER_SCOPE",
+                attributes_deleted=["serial"],
+                count=1,
+                message="Attributes deleted.",
+            )
+        },
+    }
+
+
+EXAMPLES |= telemetry_examples("", {"device_id": BOILER})
+EXAMPLES |= telemetry_examples("asset_", {"asset_id": BUILDING})
+EXAMPLES |= {
+    "get_latest_telemetry_of_devices": {
+        "request": {JSON: {"device_ids": [BOILER, "name:nobody"], "keys": ["temperature", "on", "unknown"]}},
+        "response": success(
+            data={BOILER: LATEST}, errors={"name:nobody": MISSING}, device_ids={BOILER: BOILER}
+        ),
+    },
+    "query_telemetry_of_devices": {
+        "request": {JSON: {"device_ids": [BOILER, "name:nobody"], **HOURLY}},
+        "response": success(
+            data={BOILER: {"device_id": BOILER, **ANSWERED}},
+            errors={"name:nobody": MISSING},
+            device_ids={BOILER: BOILER},
+        ),
+    },
+    "upload_bulk_telemetry": {
+        "request": {JSON: {BOILER: UPLOAD, "name:nobody": UPLOAD}},
+        "response": BULK,
+    },
+}
+
 
 def error(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return an error answer."""
