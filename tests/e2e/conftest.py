@@ -13,6 +13,7 @@ from app.factory import create_app
 from app.settings import Settings
 from tb_simulator.server import Simulator
 from tests.conftest import API_KEY, CUSTOMER, TENANT
+from tests.documented import check_answer
 from tests.serving import serve
 
 BASE = "/api/v1/tb"
@@ -76,7 +77,12 @@ async def serve_as(upstream: Upstream, login: tuple[str, str]) -> AsyncIterator[
     )
     async with (
         serve(create_app(settings)) as url,
-        httpx.AsyncClient(base_url=url + BASE, headers={"X-API-Key": API_KEY}, timeout=60) as client,
+        httpx.AsyncClient(
+            base_url=url + BASE,
+            headers={"X-API-Key": API_KEY},
+            timeout=60,
+            event_hooks={"response": [check_answer]},
+        ) as client,
     ):
         yield client
 
