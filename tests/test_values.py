@@ -209,7 +209,7 @@ def test_warnings_of_one_kind_are_counted_not_repeated() -> None:
 def test_warnings_are_bounded_and_say_so() -> None:
     warnings = Warnings()
     for number in range(150):
-        warnings.add(f"k{number}", "kind", "reason")
+        warnings.add(f"k{number}", "reason")
     listed = warnings.listed()
     assert len(listed) == 101
     assert listed[-1] == {"key": "", "reason": "50 further warnings are not listed"}
@@ -218,8 +218,8 @@ def test_warnings_are_bounded_and_say_so() -> None:
 def test_entities_of_one_call_share_a_budget_of_warnings() -> None:
     budget = WarningBudget(1)
     first, second = Warnings(budget), Warnings(budget)
-    first.add("a", "kind", "reason")
-    second.add("a", "kind", "reason")
+    first.add("a", "reason")
+    second.add("a", "reason")
     assert [entry["key"] for entry in (*first.listed(), *second.listed())] == ["a", ""]
 
 

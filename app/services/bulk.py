@@ -160,9 +160,7 @@ class BulkUpload:
         self._listed_keys += len(result.keys) - before
         if self._listed_keys > MOST_LISTED_KEYS:
             result.keys = {}
-            result.warnings.add(
-                "", "keys", "the upload has too many keys; those of this device are not listed"
-            )
+            result.warnings.add("", "the upload has too many keys; those of this device are not listed")
 
     def raise_if_away(self) -> None:
         """Raise ThingsBoard's absence itself when it is all there is to say."""

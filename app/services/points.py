@@ -49,7 +49,7 @@ def overlay(known: dict[str, Any], values: dict[str, Any], warnings: Warnings) -
 
 def warn_of_repetition(key: str, warnings: Warnings) -> None:
     """Say that ThingsBoard keeps one value a key and time."""
-    warnings.add(key, "repeated", "has several values for one time stamp; the last one is stored")
+    warnings.add(key, "has several values for one time stamp; the last one is stored")
 
 
 class Chunk(NamedTuple):

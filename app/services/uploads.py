@@ -23,6 +23,7 @@ LONGEST_FIELD = 120
 LARGE_BODY = 256 * 1024
 MANY_POINTS = 10_000
 
+NO_SERIES = 'is no list of {"ts","value"} alone, so it is stored as one JSON value, at this time'
 POINT = {"ts", "value"}
 
 T = TypeVar("T")
@@ -134,10 +135,7 @@ class FormReader:
                     self._fault(f"{place}{key}", "must not be an empty list")
                     continue
                 if any(type(item) is dict and "ts" in item for item in value):
-                    reason = (
-                        'is no list of {"ts","value"} alone, so it is stored as one JSON value, at this time'
-                    )
-                    self.warnings.add(key, "array", reason)
+                    self.warnings.add(key, NO_SERIES)
             taken = self._value(key, value, f"{place}{key}")
             if key in untimed:
                 warn_of_repetition(key, self.warnings)

@@ -24,6 +24,17 @@ LONGEST_KEY = 255
 LONGEST_SHOWN = 40
 MOST_WARNINGS = 100
 
+#: `0.` and 16 decimals.
+LONGEST_EXACT = 18
+
+ROUNDED = f"has more than {MOST_DECIMALS} decimals; {{!r}} is stored rounded to {{!r}}"
+TOO_SMALL = f"is too small for {MOST_DECIMALS} decimals; ThingsBoard stores {{!r}} as text"
+TOO_LONG = "is an integer beyond 64 bits; ThingsBoard stores {} as text"
+RESPELT = "is text of digits; ThingsBoard stores it spelt as {}"
+READ_AS_NUMBER = "is text that reads as a number; ThingsBoard stores the number {!r}"
+
+KEY_TOO_LONG = f"the key is longer than {LONGEST_KEY} characters"
+
 #: commons-lang's `NumberUtils.isParsable`. Possessive, because uploads may hold megabytes of digits.
 PARSABLE = re.compile(r"-?+(?:\d++(?:\.\d++)?+|\.\d++)")
 
@@ -56,21 +67,32 @@ class Warnings:
     def __bool__(self) -> bool:
         return bool(self.entries) or self.omitted > 0
 
-    def add(self, key: str, kind: str, reason: str, count: int = 1) -> None:
-        """Note a warning; further ones of the same key and kind are counted."""
-        known = self.entries.get((key, kind))
+    def add(self, key: str, reason: str, *shown: Any) -> None:
+        """Note a warning: a reason, with places for what is shown. More of one key and reason are counted."""
+        known = self.entries.get((key, reason))
         if known is not None:
-            self.entries[key, kind] = (known[0], known[1] + count)
-        elif len(self.entries) < MOST_WARNINGS and self._budget.left > 0:
-            self._budget.left -= 1
-            self.entries[key, kind] = (reason, count)
+            self.entries[key, reason] = (known[0], known[1] + 1)
+        elif self._may_list():
+            self.entries[key, reason] = (reason.format(*shown) if shown else reason, 1)
         else:
-            self.omitted += count
+            self.omitted += 1
+
+    def _may_list(self) -> bool:
+        if len(self.entries) >= MOST_WARNINGS or self._budget.left == 0:
+            return False
+        self._budget.left -= 1
+        return True
 
     def merge(self, others: "Warnings") -> None:
         """Take over the warnings of a part of this upload."""
-        for (key, kind), (reason, count) in others.entries.items():
-            self.add(key, kind, reason, count)
+        for place, (reason, count) in others.entries.items():
+            known = self.entries.get(place)
+            if known is not None:
+                self.entries[place] = (known[0], known[1] + count)
+            elif self._may_list():
+                self.entries[place] = (reason, count)
+            else:
+                self.omitted += count
         self.omitted += others.omitted
 
     def listed(self) -> list[dict[str, str]]:
@@ -123,20 +145,20 @@ class Assay:
             return orjson.Fragment(f"{Decimal(repr(value)):f}.0")
         if size >= 1 or size == 0:
             return value
+        text = repr(size)
+        if len(text) <= LONGEST_EXACT and "e" not in text:
+            return value
         rounded = round(value, MOST_DECIMALS)
         if rounded == value:
             return value
         if abs(rounded - value) <= size * ROUNDING_TOLERANCE:
-            reason = f"has more than {MOST_DECIMALS} decimals; {value!r} is stored rounded to {rounded!r}"
-            self._warnings.add(key, "rounded", reason)
+            self._warnings.add(key, ROUNDED, value, rounded)
             return rounded
-        reason = f"is too small for {MOST_DECIMALS} decimals; ThingsBoard stores {value!r} as text"
-        self._warnings.add(key, "small", reason)
+        self._warnings.add(key, TOO_SMALL, value)
         return value
 
     def _long_integer(self, key: str, value: int) -> orjson.Fragment:
-        reason = f"is an integer beyond 64 bits; ThingsBoard stores {_shown(str(value))} as text"
-        self._warnings.add(key, "long", reason)
+        self._warnings.add(key, TOO_LONG, _shown(str(value)))
         return orjson.Fragment(str(value))
 
     def _text(self, key: str, value: str) -> str:
@@ -147,13 +169,11 @@ class Assay:
         stored = stored_number(value)
         if isinstance(stored, str):
             if stored != value:
-                reason = f"is text of digits; ThingsBoard stores it spelt as {_shown(stored)}"
-                self._warnings.add(key, "respelt", reason)
+                self._warnings.add(key, RESPELT, _shown(stored))
         elif math.isinf(stored):
             raise UnstorableError("is text that ThingsBoard would store as an infinite number")
         else:
-            reason = f"is text that reads as a number; ThingsBoard stores the number {stored!r}"
-            self._warnings.add(key, "number", reason)
+            self._warnings.add(key, READ_AS_NUMBER, stored)
         return value
 
     def _nested(self, value: Any, levels: int) -> Any:
@@ -200,10 +220,7 @@ def _shown(text: str) -> str:
 def find_key_fault(key: str) -> str | None:
     """Return why a key cannot be stored or read again, or None."""
     # Long ones are judged here, so that the cache stays small.
-    return _TOO_LONG if len(key) > LONGEST_KEY else _find_short_key_fault(key)
-
-
-_TOO_LONG = f"the key is longer than {LONGEST_KEY} characters"
+    return KEY_TOO_LONG if len(key) > LONGEST_KEY else _find_short_key_fault(key)
 
 
 @lru_cache(maxsize=4096)
@@ -215,4 +232,4 @@ def _find_short_key_fault(key: str) -> str | None:
     if "\0" in key:
         return "the key holds a NUL character"
     # ThingsBoard counts UTF-16 units.
-    return _TOO_LONG if len(key.encode("utf-16-le", "surrogatepass")) > 2 * LONGEST_KEY else None
+    return KEY_TOO_LONG if len(key.encode("utf-16-le", "surrogatepass")) > 2 * LONGEST_KEY else None
