@@ -58,9 +58,9 @@ async def build(
     """
     root_id = await resolve_any(upstream, root_type, reference, "root_id")
     directions: tuple[Direction, ...] = ("FROM", "TO") if direction == "BOTH" else (direction,)
-    root_name, *walks = await asyncio.gather(
+    root_name, walks = await asyncio.gather(
         _name_of(upstream, root_type, root_id, reference),
-        *(_walk(upstream, root_type, root_id, each, max_depth) for each in directions),
+        asyncio.gather(*(_walk(upstream, root_type, root_id, each, max_depth) for each in directions)),
     )
     root = (root_type, root_id)
     graph = _Builder(root, root_name, node_limit)
@@ -69,9 +69,7 @@ async def build(
     return graph.shape()
 
 
-async def _name_of(
-    upstream: ThingsBoardClient, root_type: str, root_id: str, reference: str
-) -> str | None:
+async def _name_of(upstream: ThingsBoardClient, root_type: str, root_id: str, reference: str) -> str | None:
     if reference.startswith(NAME_PREFIX):
         return reference.removeprefix(NAME_PREFIX)
     root = await upstream.get_object(ROOT_PATHS[root_type].format(root_id))

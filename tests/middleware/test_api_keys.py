@@ -60,6 +60,11 @@ async def test_public_paths_need_no_key(make_gateway: GatewayFactory, path: str)
     assert (await make_gateway(key=None).get(path)).status_code == 200
 
 
+async def test_load_balancers_may_ask_without_a_body(make_gateway: GatewayFactory) -> None:
+    answer = await make_gateway(key=None).head("/health/live")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("path", ["/health/", "/health//live", "/HEALTH", "/health/%2e%2e/nope"])
 async def test_what_resembles_a_public_path_is_not_one(make_gateway: GatewayFactory, path: str) -> None:
     assert (await make_gateway(key=None).get(path)).status_code == 401

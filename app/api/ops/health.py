@@ -51,6 +51,8 @@ for _path, _operation in LIVENESS.items():
         summary="Tell whether the process answers",
         responses={200: {"model": Health}},
     )
+    # Load balancers like to ask without a body.
+    router.add_api_route(_path, get_liveness, methods=["HEAD"], include_in_schema=False)
 
 
 @router.get(
