@@ -22,6 +22,7 @@ from app.openapi import document_of
 from app.problems import as_gateway_error, render
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.identity import OLDEST_SUPPORTED
 from app.thingsboard.transport import Transport
 
 log = structlog.get_logger("gateway")
@@ -65,7 +66,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    probe = asyncio.create_task(_probe(app.state.upstream))
+    probe = app.state.probe = asyncio.create_task(_probe(app.state.upstream))
     try:
         yield
     finally:
@@ -80,9 +81,12 @@ async def _probe(upstream: ThingsBoardClient) -> None:
     """Log in at once, so that wrong credentials show at start; serving does not wait for it."""
     try:
         identity = await upstream.identity.get()
+        version = await upstream.identity.version()
     except GatewayError as error:
         log.error(
             "thingsboard_not_ready", error_type=type(error).__name__, diagnostic="tb_connection_check.py"
         )
-    else:
-        log.info("thingsboard_ready", authority=identity.authority)
+        return
+    if version is not None and version < OLDEST_SUPPORTED:
+        log.error("thingsboard_too_old", version=version, oldest_supported=OLDEST_SUPPORTED)
+    log.info("thingsboard_ready", authority=identity.authority, version=version)

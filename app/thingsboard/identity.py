@@ -1,12 +1,17 @@
 """Who the gateway is in ThingsBoard: tenant administrators and customer users have different routes."""
 
+import re
 from dataclasses import dataclass
 
 import structlog
 
-from app.errors import LoginRefused, UpstreamGarbled
+from app.errors import CallerError, LoginRefused, UpstreamGarbled
 from app.thingsboard.connection import Connection, expect_object
 from app.thingsboard.tokens import UNUSABLE_SCOPES
+
+VERSION = re.compile(r"(\d+)\.(\d+)")
+#: The oldest ThingsBoard whose routes are the ones used here.
+OLDEST_SUPPORTED = (3, 6)
 
 log = structlog.get_logger("thingsboard")
 
@@ -43,6 +48,15 @@ class IdentitySource:
         return self._read(
             expect_object(await self._connection.get_json("/api/auth/user", is_one_object=False))
         )
+
+    async def version(self) -> tuple[int, int] | None:
+        """Return ThingsBoard's version as (major, minor), or None where it does not tell."""
+        try:
+            info = expect_object(await self._connection.get_json("/api/system/info", is_one_object=False))
+        except CallerError:
+            return None
+        found = VERSION.match(str(info.get("version", "")))
+        return (int(found[1]), int(found[2])) if found else None
 
     def _read(self, user: dict[str, object]) -> Identity:
         authority, customer = user.get("authority"), user.get("customerId")
