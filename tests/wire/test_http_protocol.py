@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 import uvloop
 from uvicorn.server import ServerState
+from websockets.sync.client import connect
 
 from app.http_protocol import GatewayProtocol
 
@@ -34,6 +35,12 @@ class Impatient(GatewayProtocol):
 
 async def application(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
     """Answer what was understood of the request, or do what the path says."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
     body, more = b"", scope["path"] != "/early"
     while more:
         message = await receive()
@@ -62,6 +69,7 @@ class Server:
         config = uvicorn.Config(
             application,
             http=protocol,
+            ws="websockets-sansio",
             lifespan="off",
             log_config=None,
             proxy_headers=False,
@@ -381,6 +389,20 @@ def test_accepted_sockets_do_not_wait_for_more_to_send(server: Server) -> None:
         read_answer(connection)
         accepted = server.protocol_of(connection).transport.get_extra_info("socket")
         assert server.run(lambda: accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == 1
+
+
+def test_a_websocket_outlives_the_deadlines_of_requests(impatient: Server) -> None:
+    with connect(f"ws://127.0.0.1:{impatient.port}/ws") as websocket:
+        with pytest.raises(TimeoutError):
+            websocket.recv(timeout=3 * Impatient.HEAD_SECONDS)
+        websocket.send("still here")
+        assert websocket.recv(timeout=PATIENCE) == "still here"
+
+
+def test_a_websocket_without_a_host_is_refused(server: Server) -> None:
+    wish = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    assert_refused(server.exchange(get(b"/ws", headers=wish + key)), 400, "Host")
 
 
 @pytest.mark.parametrize(
