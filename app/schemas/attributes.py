@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.schemas.common import Int64, Milliseconds, Success
+from app.schemas.telemetry import PointValue
 from app.schemas.uploads import VALUE_SCHEMA, ValueWarning
 from app.thingsboard.attributes import AttributeScope
 
@@ -38,7 +39,7 @@ ATTRIBUTES_SCHEMA: dict[str, Any] = {
 class Attribute(BaseModel):
     """One attribute."""
 
-    value: Any
+    value: PointValue
     last_update_ts: Milliseconds
 
 

@@ -5,19 +5,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import Int64, Milliseconds, Success
+from app.schemas.telemetry import Point, PointValue
 
-#: A point's value may be any JSON value but null.
-VALUE_SCHEMA: dict[str, Any] = {
-    "title": "UploadValue",
-    "anyOf": [
-        {"type": "string"},
-        {"type": "integer", "format": "int64"},
-        {"type": "number"},
-        {"type": "boolean"},
-        {"type": "object", "additionalProperties": True},
-        {"type": "array", "items": {}},
-    ],
-}
+#: The schemas that reading declares, so that SDKs have one type for points and one for values.
+POINT_SCHEMA = {"$ref": f"#/components/schemas/{Point.__name__}"}
+VALUE_SCHEMA = {"$ref": f"#/components/schemas/{PointValue.__name__}"}
 
 #: The one declared form of an upload; the other forms are described in words, for the sake of SDKs.
 UPLOAD_SCHEMA: dict[str, Any] = {
@@ -33,15 +25,7 @@ UPLOAD_SCHEMA: dict[str, Any] = {
     "additionalProperties": {
         "type": "array",
         "minItems": 1,
-        "items": {
-            "title": "UploadPoint",
-            "type": "object",
-            "required": ["ts", "value"],
-            "properties": {
-                "ts": {"type": "integer", "format": "int64", "description": "ms since the epoch"},
-                "value": VALUE_SCHEMA,
-            },
-        },
+        "items": POINT_SCHEMA,
     },
     "examples": [{"temperature": [{"ts": 1760000000000, "value": 25.6}]}],
 }
