@@ -7,14 +7,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 from app.schemas.common import Int64, Milliseconds, Success
 from app.schemas.telemetry import PointValue
 from app.schemas.uploads import VALUE_SCHEMA, ValueWarning
-from app.thingsboard.attributes import AttributeScope
 
-#: The scopes as paths name them.
-SCOPE_NAMES: dict[str, AttributeScope] = {
-    "server": "SERVER_SCOPE",
-    "shared": "SHARED_SCOPE",
-    "client": "CLIENT_SCOPE",
-}
+AttributeScope = Literal["SERVER_SCOPE", "SHARED_SCOPE", "CLIENT_SCOPE"]
 
 
 def _is_writable(scope: Any) -> Any:

@@ -13,7 +13,6 @@ from app.api.v1.uploads import JsonBody
 from app.deps import UpstreamDep
 from app.schemas.attributes import (
     ATTRIBUTES_SCHEMA,
-    SCOPE_NAMES,
     AssetAttributes,
     AssetAttributesByScope,
     AssetAttributesDeleted,
@@ -27,8 +26,16 @@ from app.schemas.attributes import (
 )
 from app.schemas.uploads import body_of
 from app.services import attributes
+from app.thingsboard.attributes import AttributeScope
 
 router = versioned_router("attributes")
+
+#: The scopes as paths name them.
+SCOPE_NAMES: dict[str, AttributeScope] = {
+    "server": "SERVER_SCOPE",
+    "shared": "SHARED_SCOPE",
+    "client": "CLIENT_SCOPE",
+}
 
 
 ScopeInPath = Annotated[
