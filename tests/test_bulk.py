@@ -430,3 +430,37 @@ async def test_after_a_caller_who_left_nothing_more_is_sent(make_gateway: Any, s
     }
     await app(scope, receive, send)
     assert simulator.calls[SAVES] == 0
+
+
+async def test_a_long_upload_of_one_device_is_read_aside(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    points = [{"ts": T + number, "value": number} for number in range(10_001)]
+    lists = [{"ts": T + number, "values": {"b": number}} for number in range(10_001)]
+    answer = await gateway.post(BULK, json={ONE: {"a": points}, TWO: lists})
+    assert answer.json()["summary"]["total_data_points"] == 20_002
+    assert len(points_of(simulator, ONE, "a")) == len(points_of(simulator, TWO, "b")) == 10_001
+
+
+async def test_more_keys_than_an_answer_can_list_are_counted(
+    gateway: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.bulk.MOST_LISTED_KEYS", 2)
+    answer = await gateway.post(BULK, json={ONE: {"a": 1, "b": 2, "c": 3}})
+    result = answer.json()["results"][ONE]
+    assert (result["keys_uploaded"], result["data_points"]) == ([], 3)
+    assert "not listed" in result["warnings"][0]["reason"]
+
+
+async def test_long_lines_are_sent_before_they_fill_the_memory(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.bulk.MOST_WAITING_BYTES", 10_000)
+    records = [
+        {"device_id": device, "ts": T + number, "values": {"a": "x" * 1_000}}
+        for number in range(20)
+        for device in (ONE, TWO)
+    ]
+    answer = await gateway.post(BULK, content=ndjson(*records), headers=NDJSON_TYPE)
+    assert answer.json()["summary"]["total_data_points"] == 40
+    assert simulator.calls[SAVES] == 8

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.services.points import iter_chunks
+from app.services.points import Points, iter_chunks
 from app.services.uploads import read_upload
 from app.services.values import (
     Assay,
@@ -244,3 +244,47 @@ async def test_a_number_beyond_64_bits_is_uploaded_exactly(gateway: httpx.AsyncC
     answer = await gateway.post(path, content=b'{"big": 123456789012345678901234567890, "x": 1.5}')
     assert answer.status_code == 201
     assert [entry["key"] for entry in answer.json()["warnings"]] == ["big"]
+
+
+def test_merged_warnings_keep_their_counts_and_bounds() -> None:
+    whole, first, second = Warnings(WarningBudget(1)), Warnings(), Warnings()
+    first.add("a", "reason")
+    second.add("a", "reason")
+    second.add("b", "reason")
+    whole.merge(first)
+    whole.merge(second)
+    assert whole.listed() == [
+        {"key": "a", "reason": "reason; 1 more of this key likewise"},
+        {"key": "", "reason": "1 further warnings are not listed"},
+    ]
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 20),
+        st.dictionaries(st.text("abc", min_size=1), st.text(max_size=30), min_size=1),
+        max_size=8,
+    ),
+    st.dictionaries(st.text("xyz", min_size=1), st.integers(), max_size=5),
+    st.integers(1, 300),
+)
+def test_chunks_hold_all_points_within_the_limit(
+    timed: dict[int, dict[str, Any]], untimed: dict[str, Any], limit: int
+) -> None:
+    untimed = {key: value for key, value in untimed.items() if -(2**63) <= value < 2**63}
+    count = sum(map(len, timed.values())) + len(untimed)
+    chunks = list(iter_chunks(Points(timed, untimed, count), limit))
+    assert sum(chunk.points for chunk in chunks) == count
+    found_timed: dict[int, dict[str, Any]] = {}
+    found_untimed: dict[str, Any] = {}
+    for chunk in chunks:
+        items = orjson.loads(chunk.body)
+        assert len(chunk.body) <= limit + 2 or chunk.points == 1
+        assert chunk.is_idempotent == all("ts" in item for item in items)
+        for item in items:
+            if "ts" in item:
+                found_timed.setdefault(item["ts"], {}).update(item["values"])
+            else:
+                found_untimed |= item
+    assert (found_timed, found_untimed) == (timed, untimed)
