@@ -33,3 +33,6 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 
 PageNumber = Annotated[int, Query(ge=0, le=2**31 - 1, description="Number of the page, from 0.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Objects a page.")]
+TextSearch = Annotated[
+    str | None, Query(min_length=1, max_length=255, description="Text in name, label or type.")
+]

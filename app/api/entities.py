@@ -18,6 +18,7 @@ class Kind:
     entity_type: EntityType
     word: str
     plural: str
+    article: str
 
     @property
     def id_field(self) -> str:
@@ -34,8 +35,8 @@ class Kind:
         return template.format("" if self.entity_type == "DEVICE" else f"{self.word}_")
 
 
-DEVICE = Kind("DEVICE", "device", "devices")
-ASSET = Kind("ASSET", "asset", "assets")
+DEVICE = Kind("DEVICE", "device", "devices", "a")
+ASSET = Kind("ASSET", "asset", "assets", "an")
 
 
 @dataclass(frozen=True, slots=True)

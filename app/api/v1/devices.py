@@ -1,4 +1,4 @@
-"""Devices: list, read, make, change, delete, and their credentials."""
+"""Devices: what they have beyond the routes of `entity_routes.py`."""
 
 from typing import Annotated
 
@@ -7,27 +7,16 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.entities import DEVICE, Entity, entity_in_path
-from app.api.envelope import paged, paged_locally, success
-from app.api.route import PREFIX, requires, versioned_router
+from app.api.entity_routes import add_entity_routes, sorting
+from app.api.envelope import paged, success
+from app.api.route import requires, versioned_router
 from app.context import context_of
-from app.deps import CallerDep, PageNumber, PageSize, UpstreamDep
-from app.schemas.common import Deleted, TypeList
-from app.schemas.devices import (
-    SORT_FIELDS,
-    CredentialsAnswer,
-    DeviceAnswer,
-    DeviceCreate,
-    DeviceList,
-    DevicePatch,
-    SortField,
-    SortOrder,
-)
-from app.services import editing
+from app.deps import CallerDep, PageNumber, PageSize, TextSearch, UpstreamDep
+from app.schemas.devices import CredentialsAnswer, DeviceAnswer, DeviceList
+from app.schemas.entities import DeviceSortField, SortOrder
 
 router = versioned_router("devices")
 security_log = structlog.get_logger("security")
-
-DeviceInPath = Annotated[Entity, Depends(entity_in_path(DEVICE))]
 
 
 @router.get(
@@ -41,12 +30,10 @@ async def list_devices(
     upstream: UpstreamDep,
     page: PageNumber = 0,
     page_size: PageSize = 100,
-    text_search: Annotated[
-        str | None, Query(min_length=1, max_length=255, description="Text in name, label or type.")
-    ] = None,
+    text_search: TextSearch = None,
     device_type: Annotated[str | None, Query(min_length=1, max_length=255, description="Exact type.")] = None,
     active: Annotated[bool | None, Query(description="Only devices that are, or are not, active.")] = None,
-    sort_by: Annotated[SortField | None, Query()] = None,
+    sort_by: Annotated[DeviceSortField | None, Query()] = None,
     sort_order: Annotated[SortOrder | None, Query(description="ASC unless given.")] = None,
 ) -> Response:
     """Return one page of the devices that the gateway's account may see, as ThingsBoard's device infos."""
@@ -57,64 +44,13 @@ async def list_devices(
             "textSearch": text_search,
             "type": device_type,
             "active": active,
-            "sortProperty": SORT_FIELDS[sort_by] if sort_by else None,
-            "sortOrder": (sort_order or "ASC") if sort_by else None,
+            **sorting(sort_by, sort_order),
         }
     )
     return paged(listed, number=page, size=page_size)
 
 
-@router.post(
-    "/devices",
-    operation_id="create_device",
-    summary="Create a device",
-    status_code=201,
-    responses={201: {"model": DeviceAnswer}},
-    openapi_extra=requires("devices:write"),
-)
-async def create_device(upstream: UpstreamDep, device: DeviceCreate) -> Response:
-    """Make a device and return it. A name that is taken is a 409."""
-    made = await upstream.devices.save(device.model_dump(by_alias=True, exclude_none=True))
-    location = f"{PREFIX}/devices/{made['id']['id']}"
-    return success({"data": made}, status_code=201, headers={"Location": location})
-
-
-@router.get(
-    DEVICE.path,
-    operation_id="get_device",
-    summary="Get one device",
-    responses={200: {"model": DeviceAnswer}},
-    openapi_extra=requires("devices:read"),
-)
-async def get_device(upstream: UpstreamDep, device: DeviceInPath) -> Response:
-    """Return one device, addressed by its id or by `name:` and its exact name."""
-    return success({"data": await upstream.devices.get(device.id)})
-
-
-@router.patch(
-    DEVICE.path,
-    operation_id="update_device",
-    summary="Change a device",
-    responses={200: {"model": DeviceAnswer}},
-    openapi_extra=requires("devices:write"),
-)
-async def update_device(upstream: UpstreamDep, device: DeviceInPath, changes: DevicePatch) -> Response:
-    """Change the given fields. A change by somebody else meanwhile is a 409: read again and repeat."""
-    fields = changes.model_dump(by_alias=True, exclude_unset=True)
-    return success({"data": await editing.patch(upstream.devices, device.id, fields)})
-
-
-@router.delete(
-    DEVICE.path,
-    operation_id="delete_device",
-    summary="Delete a device",
-    responses={200: {"model": Deleted}},
-    openapi_extra=requires("devices:write"),
-)
-async def delete_device(upstream: UpstreamDep, device: DeviceInPath) -> Response:
-    """Delete a device with its telemetry, attributes and relations. It cannot be undone."""
-    await upstream.devices.delete(device.id)
-    return success({**device.identified, "message": "Device deleted."})
+add_entity_routes(router, DEVICE, DeviceAnswer)
 
 
 @router.get(
@@ -125,7 +61,10 @@ async def delete_device(upstream: UpstreamDep, device: DeviceInPath) -> Response
     openapi_extra=requires("devices:credentials"),
 )
 async def get_device_credentials(
-    request: Request, upstream: UpstreamDep, caller: CallerDep, device: DeviceInPath
+    request: Request,
+    upstream: UpstreamDep,
+    caller: CallerDep,
+    device: Annotated[Entity, Depends(entity_in_path(DEVICE))],
 ) -> Response:
     """Return the secret a device logs in with. Each read is logged as a security event."""
     credentials = await upstream.devices.credentials(device.id)
@@ -138,17 +77,3 @@ async def get_device_credentials(
         request_id=context.request_id,
     )
     return success({"data": credentials})
-
-
-@router.get(
-    "/device-types",
-    operation_id="list_device_types",
-    summary="List device types",
-    responses={200: {"model": TypeList}},
-    openapi_extra=requires("devices:read"),
-)
-async def list_device_types(
-    upstream: UpstreamDep, page: PageNumber = 0, page_size: PageSize = 100
-) -> Response:
-    """Return the types that devices have."""
-    return paged_locally(await upstream.devices.types(), number=page, size=page_size)

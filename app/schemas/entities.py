@@ -1,0 +1,53 @@
+"""What devices and assets are made of and changed by."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+Text255 = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
+
+#: Sort fields and ThingsBoard's names for them.
+SORT_FIELDS = {
+    "created_time": "createdTime",
+    "name": "name",
+    "type": "type",
+    "label": "label",
+    "customer_title": "customerTitle",
+}
+
+
+def _ours(value: Any) -> Any:
+    """Take ThingsBoard's spelling too: it is what the listed objects show."""
+    return next((ours for ours, theirs in SORT_FIELDS.items() if value == theirs), value)
+
+
+AssetSortField = Annotated[Literal["created_time", "name", "type", "label"], BeforeValidator(_ours)]
+DeviceSortField = Annotated[
+    Literal["created_time", "name", "type", "label", "customer_title"], BeforeValidator(_ours)
+]
+SortOrder = Annotated[
+    Literal["ASC", "DESC"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
+]
+
+
+class EntityCreate(BaseModel):
+    """A device or asset to make."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    name: Name = Field(description="Unique in the tenant.")
+    type: Name = Field(default="default", description="Profile; a new name makes a new profile.")
+    label: Text255 | None = None
+    additional_info: dict[str, Any] | None = Field(default=None, alias="additionalInfo")
+
+
+class EntityPatch(BaseModel):
+    """What to change; fields left out stay as they are."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    name: Name | None = None
+    type: Name | None = None
+    label: Text255 | None = None
+    additional_info: dict[str, Any] | None = Field(default=None, alias="additionalInfo")
