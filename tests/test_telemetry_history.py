@@ -165,6 +165,24 @@ async def test_nothing_is_a_whole_file_too(gateway: httpx.AsyncClient, simulator
     assert book.sheetnames == ["empty"]
 
 
+async def test_a_history_may_outlive_its_latest_value(
+    gateway: httpx.AsyncClient, simulator: Simulator, device: str
+) -> None:
+    """ThingsBoard lists keys by their latest values; deleting the newest points may take those away."""
+    simulator.world.telemetry.delete(device, ["temperature"], (START + 5000, START * 2))
+    base = f"{DEVICES}/{device}"
+    assert (await gateway.get(f"{base}/keys")).json()["keys"] == ["level"]
+    named = "keys=temperature"
+    answer = (await gateway.get(f"{base}/telemetry?{named}")).json()
+    assert [point["ts"] - START for point in answer["data"]["temperature"]] == [0, 1000, 2000, 3000, 4000]
+    assert (await gateway.get(f"{base}/telemetry/count?{named}")).json()["total"] == 5
+    for more in ({}, {"agg": "MAX"}):
+        query = {"keys": ["temperature"], "start_ts": START, **more}
+        page = (await gateway.post(f"{base}/telemetry/query", json=query)).json()
+        assert page["metadata"]["keys_found"] == ["temperature"]
+        assert page["data"]["temperature"]
+
+
 VALUES_OF_ALL_KINDS = [
     -(2**63),
     2**63 - 1,

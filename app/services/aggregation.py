@@ -171,6 +171,5 @@ async def count_points(
     """
     known = await upstream.telemetry.checked_keys(*entity, keys)
     wanted = list(known if keys is None else keys)
-    present = [key for key in wanted if key in known]
-    found = await aggregate(upstream, entity, present, Function("COUNT", None, "UTC"), [span])
-    return {key: int(found.values.get(key, {}).get(span, 0)) for key in wanted}
+    found = await aggregate(upstream, entity, wanted, Function("COUNT", None, "UTC"), [span])
+    return {key: int(found.values[key].get(span, 0)) for key in wanted}

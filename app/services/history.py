@@ -84,10 +84,9 @@ class History:
             NotFound: there is no such entity, or not for this account.
         """
         known = await upstream.telemetry.checked_keys(*entity, keys)
+        # A named key is asked for even if it is not listed: that list is made of latest values, and a history
+        # may outlive its latest value (recordings telemetry.json, "keys after deleting").
         history = cls(upstream, entity, known if keys is None else keys, span)
-        for key in set(history.keys) - set(known):
-            history._tracks[key].is_exhausted = True
-        history._unread = [key for key in history.keys if not history._tracks[key].is_exhausted]
         await history._read_next_keys()
         return history
 

@@ -67,7 +67,7 @@ class _Plan:
     question: Question
     entity: tuple[str, str]
     keys: list[str]
-    present: list[str]
+    known: frozenset[str]
     span: Bucket
     order: Order
     limit: int
@@ -145,8 +145,7 @@ async def _plan(
         raise _refused("keys", f"there are {len(keys)} keys: name {MOST_KEYS} at most")
     order: Order = cursor.order if cursor else question.order or "ASC"
     limit = max(1, min(question.limit, most_points // max(1, len(keys))))
-    present = [key for key in keys if key in known]
-    return _Plan(question, entity, keys, present, span, order, limit, cursor, digest)
+    return _Plan(question, entity, keys, frozenset(known), span, order, limit, cursor, digest)
 
 
 def _check_cursor(cursor: Cursor, question: Question, digest: str) -> None:
@@ -165,9 +164,9 @@ def _check_cursor(cursor: Cursor, question: Question, digest: str) -> None:
 async def _points(upstream: ThingsBoardClient, plan: _Plan) -> tuple[dict[str, list[Point]], str | None]:
     ascending = plan.order == "ASC"
     if plan.cursor is not None and plan.cursor.positions is not None:
-        positions = {key: at for key, at in plan.cursor.positions.items() if key in plan.present}
+        positions = {key: at for key, at in plan.cursor.positions.items() if key in plan.keys}
     else:
-        positions = dict.fromkeys(plan.present, plan.span[0] if ascending else plan.span[1])
+        positions = dict.fromkeys(plan.keys, plan.span[0] if ascending else plan.span[1])
     data: dict[str, list[Point]] = {key: [] for key in plan.keys}
     left: dict[str, int] = {}
 
@@ -209,9 +208,14 @@ async def _aggregates(
     buckets, boundary = _buckets(plan)
     function = Function(question.agg, question.interval, question.time_zone)
     in_time = buckets if plan.order == "ASC" else buckets[::-1]
-    found = await aggregate(upstream, plan.entity, plan.present, function, in_time)
+    found = await aggregate(upstream, plan.entity, plan.keys, function, in_time)
     warnings += _warnings(found, question.agg)
-    data = {key: _aggregated(found.values.get(key), buckets, question.fill) for key in plan.keys}
+    data = {
+        key: _aggregated(found.values[key], buckets, question.fill)
+        if key in plan.known or found.values[key]
+        else []
+        for key in plan.keys
+    }
     return data, plan.next_cursor(boundary=boundary)
 
 
@@ -240,10 +244,8 @@ def _grid(plan: _Plan) -> Grid:
 
 
 def _aggregated(
-    values: dict[Bucket, Any] | None, buckets: Sequence[Bucket], fill: str | None
+    values: dict[Bucket, Any], buckets: Sequence[Bucket], fill: str | None
 ) -> list[dict[str, Any]]:
-    if values is None:
-        return []
     return [
         {"ts": bucket[0], "end_ts": bucket[1], "value": values.get(bucket)}
         for bucket in buckets
@@ -275,11 +277,12 @@ def _echo(plan: _Plan) -> dict[str, Any]:
 
 def _metadata(plan: _Plan, data: dict[str, Any], next_cursor: str | None) -> dict[str, Any]:
     start, end = plan.span
-    present = set(plan.present)
+    # ThingsBoard lists a key by its latest value; points may have outlived that.
+    missing = [key for key in plan.keys if key not in plan.known and not data[key]]
     return {
         "total_points": sum(map(len, data.values())),
-        "keys_found": plan.present,
-        "keys_missing": [key for key in plan.keys if key not in present],
+        "keys_found": [key for key in plan.keys if key not in missing],
+        "keys_missing": missing,
         "time_range": {"start": start, "end": end, "duration_hours": round((end - start) / HOUR_MS, 6)},
         "truncated": next_cursor is not None,
         "next_cursor": next_cursor,
