@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import UpstreamGarbled, UpstreamReset, UpstreamTimeout, UpstreamUnreachable
-from app.thingsboard.transport import AiohttpTransport, tls_policy
+from app.thingsboard.transport import AiohttpTransport, proxy_for, tls_policy
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}"
@@ -76,6 +76,15 @@ async def test_the_target_is_sent_as_it_is_written() -> None:
     await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     server.close()
     assert seen == [b"GET /x?a=%2F HTTP/1.1\r\n"]
+
+
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with upstream(says(OK)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "internal.example")
+        assert (await send("http://thingsboard.invalid")).status == 200
+        assert proxy_for("http://tb.internal.example:8080") is None
+        assert proxy_for("https://thingsboard.invalid") is None
 
 
 async def test_a_redirect_is_not_followed() -> None:
