@@ -43,7 +43,7 @@ def main() -> int:
 def pytest_command(arguments: Sequence[str]) -> Sequence[str]:
     """Return the whole suite with coverage, or what the arguments choose."""
     strict = ("-p", "tests.no_skips", "-m", "not live") if os.environ.get("CI") else ()
-    return ("pytest", "-q", "-rs", *strict, *(arguments or (*PARALLEL, *COVERAGE)))
+    return ("pytest", "-q", "-r", "fEs", *strict, *(arguments or (*PARALLEL, *COVERAGE)))
 
 
 def passes(name: str, command: Sequence[str]) -> bool:
