@@ -68,10 +68,10 @@ def as_gateway_error(error: Exception) -> errors.GatewayError:
         return error
     if isinstance(error, RequestValidationError):
         return from_validation(error)
+    # FastAPI wraps what a stage of ours raises while it reads the body, and what a stream raises underway.
+    if isinstance(error, HTTPException | RuntimeError) and isinstance(error.__cause__, errors.GatewayError):
+        return error.__cause__
     if isinstance(error, HTTPException):
-        # FastAPI wraps what a stage of ours raises while it reads the body.
-        if isinstance(error.__cause__, errors.GatewayError):
-            return error.__cause__
         return FRAMEWORK_ERRORS.get(error.status_code, errors.InternalError)(headers=error.headers)
     return errors.InternalError()
 

@@ -20,7 +20,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: What people leave in place when they copy an example.
 PLACEHOLDERS = {"changeme", "change-me", "change_me", "your-api-key", "your_api_key", "secret", "password"}
-MINIMUM_KEY_LENGTH = 16
+MINIMUM_KEY_LENGTH = 8
 #: How alike a name must be to one of ours before it counts as misspelt.
 NEAR_MISS = 0.85
 #: Other programs' variables that resemble ours: OpenSSL's, and the usual ones of a database.
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         default="json", description="Log lines as JSON or coloured text."
     )
     api_key: SecretStr | None = Field(
-        default=None, description="One key with all scopes, at least 16 characters: the simple case."
+        default=None, description="One key with all scopes: the simple case. At least 8 characters, better 32."
     )
     api_keys_file: Path | None = Field(
         default=None, description="TOML file of keys with names and scopes; see `docs/api-keys.md`."

@@ -13,7 +13,6 @@ LINT = {
     "ruff format": ("ruff", "format", "--check", "--quiet", "."),
     "ruff check": ("ruff", "check", "--quiet", "."),
     "mypy": ("mypy", "--no-error-summary"),
-    "mypy scripts": ("mypy", "--no-error-summary", "scripts"),
 }
 FIX = {
     "ruff check --fix": ("ruff", "check", "--fix", "--quiet", "."),

@@ -8,6 +8,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from app.http_protocol import GatewayProtocol
+
 
 @asynccontextmanager
 async def serve(app: FastAPI, **options: Any) -> AsyncIterator[str]:
@@ -15,7 +17,7 @@ async def serve(app: FastAPI, **options: Any) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app,
         **{
-            "http": "httptools",
+            "http": GatewayProtocol,
             "lifespan": "on",
             "log_config": None,
             "access_log": False,

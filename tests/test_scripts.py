@@ -214,7 +214,7 @@ async def test_a_busy_port_is_told_before_anything_starts(start: Start, tree: Pa
     [
         ({"PORT": "http"}, "PORT: must be a port number, not 'http'."),
         ({"PORT": "18231", "TB_SIMULATOR_PORT": "18231"}, "PORT and TB_SIMULATOR_PORT are both 18231"),
-        ({"API_KEY": "short"}, "API_KEY: must have at least 16 characters"),
+        ({"API_KEY": "short"}, "API_KEY: must have at least 8 characters"),
         ({"TB_HOST": "http://127.0.0.1:1"}, "TB_USERNAME and TB_PASSWORD are needed"),
         ({"HOST": "192.0.2.1"}, "Cannot listen on 192.0.2.1"),
     ],

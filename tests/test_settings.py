@@ -64,7 +64,7 @@ def test_the_least_configuration_is_enough(load: Load) -> None:
         ({"TB_API_KEY": "tb_0123456789"}, "exclude each other"),
         ({"API_KEY": None}, "API_KEY or API_KEYS_FILE is needed"),
         ({"API_KEYS_FILE": "keys.toml"}, "exclude each other"),
-        ({"API_KEY": "short"}, "API_KEY: must have at least 16 characters"),
+        ({"API_KEY": "short"}, "API_KEY: must have at least 8 characters"),
         ({"PORT": "http"}, "PORT: "),
         ({"PORT": "65536"}, "PORT: "),
         ({"WORKERS": "0"}, "WORKERS: "),
