@@ -86,7 +86,8 @@ class Settings(BaseSettings):
         default="json", description="Log lines as JSON or coloured text."
     )
     api_key: SecretStr | None = Field(
-        default=None, description="One key with all scopes: the simple case. At least 8 characters, better 32."
+        default=None,
+        description="One key with all scopes: the simple case. At least 8 characters, better 32.",
     )
     api_keys_file: Path | None = Field(
         default=None, description="TOML file of keys with names and scopes; see `docs/api-keys.md`."

@@ -289,7 +289,7 @@ async def run_without_python(start: Start, tree: Path, tmp_path: Path, python: s
     stub = programs / "python3"
     stub.write_text(f"#!/bin/sh\n{python}\n")
     stub.chmod(stub.stat().st_mode | stat.S_IEXEC)
-    script = await start(str(tree / "scripts" / "demo"), PATH=str(programs))
+    script = await start(str(tree / "scripts" / "demo"), PATH=str(programs), PYTHON="")
     assert await script.end() == 1
     assert not (tree / ".venv").exists()
     return script.said
