@@ -15,15 +15,20 @@ def device(simulator: Simulator, device_id: str) -> str:
     return f"/api/v1/{simulator.world.credentials[device_id]['credentialsId']}"
 
 
+#: In ms of ThingsBoard's time; the tests run it 500 times as fast, on machines that may be busy.
+LONG = 10_000_000
+SHORT = 10_000
+
+
 async def call(
     client: httpx.AsyncClient, device: str, path: str, reply: bytes, **body: Any
 ) -> tuple[Any, httpx.Response]:
     async def obey() -> Any:
-        message = (await client.get(f"{device}/rpc", params={"timeout": 60_000})).json()
+        message = (await client.get(f"{device}/rpc", params={"timeout": LONG})).json()
         await client.post(f"{device}/rpc/{message['id']}", content=reply)
         return message
 
-    request = {"method": "m", "params": {"a": 1}, **body}
+    request = {"method": "m", "params": {"a": 1}, "timeout": LONG, **body}
     message, answer = await asyncio.gather(obey(), client.post(path, json=request))
     return message, answer
 
@@ -49,7 +54,7 @@ async def test_an_answer_that_is_no_json_is_not_acceptable(
 async def test_empty_and_huge_answers_look_like_silence(
     tenant: httpx.AsyncClient, device: str, device_id: str, reply: bytes
 ) -> None:
-    _, answer = await call(tenant, device, f"/api/plugins/rpc/twoway/{device_id}", reply)
+    _, answer = await call(tenant, device, f"/api/plugins/rpc/twoway/{device_id}", reply, timeout=SHORT)
     assert answer.status_code == 408
 
 
