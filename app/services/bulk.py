@@ -1,8 +1,9 @@
 """Bulk uploads: many devices in one call, each with its own result, a bounded number of them at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from app.errors import (
@@ -20,6 +21,7 @@ from app.errors import (
 )
 from app.services.addressing import resolve
 from app.services.bulk_formats import CSV, NDJSON, Line, LineFormat
+from app.services.pacing import Pacer
 from app.services.points import Points
 from app.services.uploads import (
     Document,
@@ -73,10 +75,16 @@ class DeviceResult:
     error: GatewayError | None = None
     #: Nothing more is sent for it: ThingsBoard refused it, or could not be asked.
     is_given_up: bool = False
+    is_reported: bool = False
 
     def fail(self, error: GatewayError) -> None:
         """Note the first error."""
         self.error = self.error or error
+        self.is_reported = False
+
+
+#: Follows an upload: called whenever something of a device was stored or has failed.
+Follower = Callable[[DeviceResult], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ class BulkUpload:
         self._away: GatewayError | None = None
         self._budget = WarningBudget(MOST_LISTED_WARNINGS)
         self._listed_keys = 0
+        self._pacer = Pacer()
+        self.follower: Follower | None = None
 
     @property
     def points(self) -> int:
@@ -126,18 +136,36 @@ class BulkUpload:
         if len(self.line_errors) < MOST_LINE_ERRORS:
             self.line_errors.append(LineError(line.number, fault, line.reference))
 
+    async def report(self, result: DeviceResult) -> None:
+        """Tell whoever follows the upload how this device stands."""
+        if self.follower is not None:
+            result.is_reported = True
+            await self.follower(result)
+
+    async def report_rest(self) -> None:
+        """Report the devices of which nothing could be sent."""
+        for result in self.results.values():
+            if not result.is_reported:
+                await self.report(result)
+
     async def send(self, result: DeviceResult, points: Points) -> None:
-        """Store points of one device and note what came of it; no GatewayError leaves here."""
-        if result.is_given_up:
-            return
+        """Store points of one device, note and report what came of it; no GatewayError leaves here."""
+        if not result.is_given_up:
+            await self._send(result, points)
+            await self.report(result)
+
+    async def _send(self, result: DeviceResult, points: Points) -> None:
         if self.is_given_up:
             result.is_given_up = True
             result.fail(BreakerOpen("Not attempted: ThingsBoard is not answering."))
             return
         try:
             if result.device_id is None:
-                result.device_id = await resolve(self._upstream, "DEVICE", result.reference, "device_id")
-            result.points += await store(self._upstream, "DEVICE", result.device_id, points)
+                find = partial(resolve, self._upstream, "DEVICE", result.reference, "device_id")
+                result.device_id = await self._pacer.run(find)
+            result.points += await store(
+                self._upstream, "DEVICE", result.device_id, points, pacer=self._pacer
+            )
         except GatewayError as error:
             result.points += (error.details or {}).get("stored_points", 0)
             result.is_given_up = True
@@ -168,15 +196,12 @@ class BulkUpload:
             raise self._away
 
 
-async def upload(
-    upstream: ThingsBoardClient, media_type: str, body: AsyncIterator[bytes], concurrency: int
-) -> BulkUpload:
-    """Store a bulk upload and return the result of each device.
+async def upload(bulk: BulkUpload, media_type: str, body: AsyncIterator[bytes], concurrency: int) -> None:
+    """Store a bulk upload; `bulk` then holds the result of each device.
 
     Raises:
         GatewayError: the body as a whole cannot be read, or ThingsBoard is away and nothing was stored.
     """
-    bulk = BulkUpload(upstream, concurrency)
     if media_type == "application/json" or media_type.endswith("+json"):
         await upload_map(bulk, await read_capped(body, LARGEST_MAP), concurrency)
     elif media_type in FORMATS:
@@ -188,7 +213,7 @@ async def upload(
             details={"field": "Content-Type", "issue": f"must be one of {known}"},
         )
     bulk.raise_if_away()
-    return bulk
+    await bulk.report_rest()
 
 
 async def read_capped(body: AsyncIterator[bytes], limit: int) -> bytes:

@@ -7,11 +7,13 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 
 from app.errors import GatewayError, InvalidRequest
+from app.services.pacing import Pacer
 from app.services.points import Chunk, Points, iter_chunks, overlay, warn_of_repetition
 from app.services.values import Assay, InexactError, UnstorableError, Warnings, find_key_fault
 from app.thingsboard.client import ThingsBoardClient
@@ -226,8 +228,12 @@ async def store(
     entity_id: str,
     points: Points,
     ttl_seconds: int | None = None,
+    pacer: Pacer | None = None,
 ) -> int:
     """Send points and return how many ThingsBoard acknowledged: all of them.
+
+    Args:
+        pacer: waits out ThingsBoard's rate limit; without one a 429 is an error.
 
     Raises:
         GatewayError: with `stored_points` in its details when some were acknowledged before.
@@ -236,9 +242,15 @@ async def store(
     chunks = iter_chunks(points)
     while chunk := await _next(chunks, points.count):
         try:
-            await upstream.telemetry.save(
-                entity_type, entity_id, chunk.body, is_idempotent=chunk.is_idempotent, ttl_seconds=ttl_seconds
+            save = partial(
+                upstream.telemetry.save,
+                entity_type,
+                entity_id,
+                chunk.body,
+                is_idempotent=chunk.is_idempotent,
+                ttl_seconds=ttl_seconds,
             )
+            await (save() if pacer is None else pacer.run(save))
         except GatewayError as error:
             if stored:
                 error.details = {**(error.details or {}), "stored_points": stored}
