@@ -1,0 +1,1 @@
+"""Measures the budgets of the gateway against baselines. `scripts/bench` runs it."""

@@ -1,0 +1,98 @@
+"""The command: measure, tell each line as it comes, write the report. `scripts/bench` starts it."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from benchmarks import bulk, economy, export, list_call, report, starting
+from benchmarks.bench import FULL, QUICK, Bench
+from benchmarks.figures import Result
+from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds
+
+
+def unbuilt(_: Bench) -> list[Result]:
+    """Name what is promised and does not exist yet."""
+    return [
+        Result.not_built("1,000 live subscribers on 10 devices", "<= 1", "ThingsBoard WebSockets"),
+        Result.not_built("an update reaches 1,000 live subscribers", "<= 250", "ms"),
+        Result.not_built("memory of a live subscriber", "<= 64", "KiB"),
+        Result.not_built("p99 of a key while another one floods", "<= 2", "times"),
+    ]
+
+
+GROUPS: dict[str, Callable[[Bench], list[Result]]] = {
+    "list": list_call.measure_cpu,
+    "latency": list_call.measure_latency,
+    "throughput": list_call.measure_throughput,
+    "bulk": bulk.measure_time,
+    "stream": bulk.measure_stream,
+    "export": export.measure,
+    "economy": economy.measure,
+    "starting": starting.measure,
+    "unbuilt": unbuilt,
+}
+
+
+def main() -> int:
+    """Measure what was asked for; 1 means that something could not be measured."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the budgets of the gateway.")
+    parser.add_argument("--quick", action="store_true", help="less of everything: under three minutes")
+    parser.add_argument(
+        "--only", choices=tuple(GROUPS), metavar="LINE", help=f"one of {', '.join(GROUPS)}; writes no report"
+    )
+    given = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    started, busy = time.monotonic(), machine_busy_seconds()
+    with Children() as children:
+        bench = Bench(QUICK if given.quick else FULL, children)
+        failed = [name for name in ([given.only] if given.only else GROUPS) if not measure(bench, name)]
+    seconds = time.monotonic() - started
+    own = sum(os.times()[:4])
+    others = max(0.0, machine_busy_seconds() - busy - own) / seconds / (os.cpu_count() or 1)
+    say(f"⏱  {seconds:.0f} s; other programs used {others:.0%} of the machine")
+    if given.only is None and not failed:
+        report.write(bench, report.Run("quick" if given.quick else "full", seconds, others))
+        say("📝 benchmarks/results.json, docs/performance.md")
+    return 1 if failed else 0
+
+
+def measure(bench: Bench, name: str) -> bool:
+    """Measure one group in children of its own; False when that failed."""
+    say(f"▶ {name}")
+    with Children() as children:
+        bench.children = children
+        try:
+            bench.results[name] = GROUPS[name](bench)
+        except (BenchmarkFailed, OSError, subprocess.TimeoutExpired) as error:
+            say(f"❌ {name}: {error}")
+            return False
+    for result in bench.results[name]:
+        say(f"{result.verdict} {result.line}: budget {result.budget}, measured {result.shown}")
+    for text in bench.notes.get(name, ()):
+        say(f"   {text}")
+    return True
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End as on Ctrl-C, so that no child is left."""
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
