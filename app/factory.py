@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from app import api_keys
 from app.api.ops import PUBLIC_PATHS, docs, health
@@ -27,6 +29,8 @@ from app.thingsboard.transport import Transport
 
 log = structlog.get_logger("gateway")
 
+METHOD_NOT_ALLOWED = 405
+
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
@@ -39,7 +43,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         debug=False,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        # Served by `api/ops/docs.py`, under the same checks as every route.
+        openapi_url=None,
         redirect_slashes=False,
         # A missing content type counts as JSON: a key in a header cannot be sent by a foreign form.
         strict_content_type=False,
@@ -61,7 +66,18 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
 async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ClientDisconnect):
         raise error.__cause__
+    if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route with this path only.
+        error.headers = {"Allow": ", ".join(_methods_at(request))}
     return render(as_gateway_error(error), request.scope)
+
+
+def _methods_at(request: Request) -> list[str]:
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.methods and compile_path(route.path or "")[0].match(request.url.path):
+            methods |= route.methods
+    return sorted(methods)
 
 
 @contextlib.asynccontextmanager

@@ -46,6 +46,11 @@ def _renderer(log_format: LogFormat) -> structlog.typing.Processor:
     return structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's word on an answer that was cut: the access log has it, with its request id."""
+    return "without completing response" not in record.getMessage()
+
+
 def configure_events(level: str, log_format: LogFormat) -> None:
     """Send our own events to standard output."""
     structlog.configure(
@@ -69,6 +74,7 @@ def configure(level: str, log_format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     # uvicorn tells of its start; its access log is ours.
     logging.getLogger("uvicorn.error").setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True

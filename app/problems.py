@@ -50,6 +50,9 @@ FRAMEWORK_ERRORS: dict[int, type[errors.GatewayError]] = {
     415: errors.UnsupportedMediaType,
 }
 
+#: What pydantic adds to the path of a fault in a union.
+UNION_MEMBERS = frozenset({"int", "str", "float", "bool", "none"})
+
 #: A 503 without a better estimate asks for this many seconds of patience.
 DEFAULT_RETRY_AFTER_SECONDS = 1
 
@@ -78,16 +81,16 @@ def as_gateway_error(error: Exception) -> errors.GatewayError:
 
 def from_validation(error: RequestValidationError) -> errors.GatewayError:
     """Name each offending field and why; never echo the input, which may hold a secret."""
-    faults = []
+    faults: list[dict[str, str]] = []
     for fault in error.errors():
         place, *path = fault["loc"]
-        faults.append(
-            {
-                "in": str(place),
-                "field": ".".join(str(part) for part in path) or str(place),
-                "issue": str(fault["msg"]).removeprefix("Value error, "),
-            }
-        )
+        # The members of a union are no fields of the caller's.
+        while len(path) > 1 and str(path[-1]) in UNION_MEMBERS:
+            path.pop()
+        field = ".".join(str(part) for part in path) or str(place)
+        if field not in {known["field"] for known in faults}:
+            issue = str(fault["msg"]).removeprefix("Value error, ")
+            faults.append({"in": str(place), "field": field, "issue": issue})
     if any(fault["type"] == "json_invalid" for fault in error.errors()):
         return errors.InvalidRequest(
             "The request body is not valid JSON.",
@@ -101,8 +104,26 @@ def from_validation(error: RequestValidationError) -> errors.GatewayError:
 
 
 def wants_problem_json(scope: Scope) -> bool:
-    """Tell whether the caller asked for RFC 9457."""
-    return any(name == b"accept" and PROBLEM_JSON.encode() in value for name, value in scope["headers"])
+    """Tell whether the caller prefers RFC 9457 to plain JSON (RFC 9110, 12.5.1)."""
+    weights: dict[str, float] = {}
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            for part in value.decode("latin-1").lower().split(","):
+                media_type, *parameters = part.split(";")
+                weights[media_type.strip()] = _weight(parameters)
+    wanted = weights.get(PROBLEM_JSON, 0.0)
+    return wanted > 0 and wanted >= weights.get("application/json", 0.0)
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
 
 
 def render(error: errors.GatewayError, scope: Scope) -> Response:

@@ -149,6 +149,15 @@ class Settings(BaseSettings):
                 raise ValueError("must be exact origins such as https://app.example.com (no *, no path)")
         return tuple(origin.rstrip("/") for origin in value)
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.hostname or parts.path):
+                raise ValueError("must look like redis://host:6379/0")
+        return value
+
     @field_validator("api_key", "tb_password", "tb_api_key")
     @classmethod
     def _is_no_placeholder(cls, value: SecretStr | None) -> SecretStr | None:

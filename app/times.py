@@ -11,7 +11,7 @@ from app.errors import InvalidRequest
 SECONDS_FROM, SECONDS_TO = 10**8, 10**11
 #: The years that ISO 8601 and Python's datetime know.
 EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999
-NUMBER = re.compile(r"-?\d{1,16}")
+NUMBER = re.compile(r"-?[0-9]{1,16}")
 MS_PER_SECOND = 1_000
 DAY_MS = 86_400_000
 
@@ -40,7 +40,7 @@ def parse_time(value: Any, field: str) -> int:
 
 def _parse_iso(text: str, field: str) -> int:
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(text.strip().upper())
     except ValueError:
         raise bad_time(field, "must be ms since the epoch or ISO 8601") from None
     if moment.tzinfo is None:
@@ -54,6 +54,8 @@ def parse_range(start: Any, end: Any, *, default_start: int) -> tuple[int, int]:
     """Read `[start_ts, end_ts)`; the end is exclusive and now + 1 ms when it is not given."""
     start_ts = default_start if start is None else parse_time(start, "start_ts")
     end_ts = now_ms() + 1 if end is None else parse_time(end, "end_ts")
+    if end_ts <= start_ts and end is None:
+        raise bad_time("start_ts", "must be in the past when there is no end_ts")
     if end_ts <= start_ts:
         raise bad_time("end_ts", "must be after start_ts (the end is exclusive)")
     return start_ts, end_ts

@@ -180,3 +180,50 @@ async def test_the_callers_request_id_is_kept_when_it_is_harmless(make_gateway: 
     assert kept.headers["x-request-id"] == "order-4711-abc"
     replaced = await gateway.get("/health", headers={"X-Request-ID": "spaces and\tmore"})
     assert replaced.headers["x-request-id"] != "spaces and\tmore"
+
+
+async def test_allow_names_every_method_of_a_path(gateway: httpx.AsyncClient) -> None:
+    for path, methods in (
+        (DEVICES, "GET, POST"),
+        (f"{DEVICES}/{UNKNOWN}", "DELETE, GET, PATCH"),
+        ("/health", "GET, HEAD"),
+    ):
+        assert (await gateway.put(path)).headers["allow"] == methods
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/problem+json", True),
+        ("APPLICATION/PROBLEM+JSON; q=0.8", True),
+        ("application/json;q=0.5, application/problem+json", True),
+        ("application/problem+json;q=0", False),
+        ("application/problem+json;q=0.5, application/json;q=0.9", False),
+        ("application/json", False),
+        ("*/*", False),
+    ],
+)
+async def test_the_preferred_media_type_decides(
+    gateway: httpx.AsyncClient, accept: str, expected: bool
+) -> None:
+    answer = await gateway.get(f"{DEVICES}/{UNKNOWN}", headers={"Accept": accept})
+    assert (answer.headers["content-type"] == "application/problem+json") is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "field"),
+    [
+        ("POST", f"{DEVICES}/{UNKNOWN}/telemetry/query", {"json": {"start_ts": True}}, "start_ts"),
+        ("DELETE", "/api/v1/tb/relations", {"params": {"type": "Contains"}}, "from_id"),
+        ("DELETE", "/api/v1/tb/relations", {"json": {"type": "Contains"}}, "body"),
+        ("GET", f"{DEVICES}/{UNKNOWN}/telemetry?start_ts=2100-01-01T00:00:00z", {}, "start_ts"),
+        ("GET", "/openapi.json?x=1", {}, "x"),
+        ("GET", f"{DEVICES}/{UNKNOWN}/telemetry?start_ts=" + "\u0661" * 13, {}, "start_ts"),
+    ],
+)
+async def test_the_field_at_fault_is_one_the_caller_knows(
+    gateway: httpx.AsyncClient, method: str, path: str, options: dict[str, Any], field: str
+) -> None:
+    answer = await gateway.request(method, path, **options)
+    assert answer.status_code in {400, 422}
+    assert answer.json()["details"]["field"] in {field, "from"}

@@ -69,6 +69,7 @@ def test_the_least_configuration_is_enough(load: Load) -> None:
         ({"PORT": "65536"}, "PORT: "),
         ({"WORKERS": "0"}, "WORKERS: "),
         ({"WORKERS": "2"}, "WORKERS above 1 needs REDIS_URL"),
+        ({"REDIS_URL": "notaurl"}, "REDIS_URL: must look like redis://host:6379/0"),
         ({"TB_TIMEOUT_SECONDS": "-1"}, "TB_TIMEOUT_SECONDS: "),
         ({"TB_VERIFY_TLS": "perhaps"}, "TB_VERIFY_TLS: "),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: "),

@@ -104,7 +104,7 @@ class WorkbookFile:
         self._sheet.write_string(0, 1, "value")
 
     def _write(self, point: Point) -> None:
-        self._sheet.write_number(self._row, 0, ExactFloat(point["ts"]))
+        self._sheet.write_number(self._row, 0, point["ts"])
         write_value(self._sheet, self._row, point["value"])
         self._row += 1
 
@@ -115,8 +115,10 @@ def write_value(sheet: Any, row: int, value: Any) -> None:
         return
     if isinstance(value, bool):
         sheet.write_boolean(row, 1, value)
-    elif isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST_EXACT):
+    elif isinstance(value, float):
         sheet.write_number(row, 1, ExactFloat(value))
+    elif isinstance(value, int) and abs(value) <= LARGEST_EXACT:
+        sheet.write_number(row, 1, value)
     else:
         text = value if isinstance(value, str) else orjson.dumps(value).decode()
         for column, piece in enumerate(cells_of(text), start=1):

@@ -2,4 +2,4 @@
 
 from app.api.ops import docs, health
 
-PUBLIC_PATHS = health.PATHS | docs.PATHS | {"/openapi.json"}
+PUBLIC_PATHS = health.PATHS | docs.PATHS

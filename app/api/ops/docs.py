@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
-from fastapi import APIRouter
+import orjson
+from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from app.api.route import GatewayRoute
@@ -55,7 +56,13 @@ FILES = {
     "/docs/favicon.png": "favicon.png",
     "/redoc/redoc.standalone.js": "redoc.standalone.js",
 }
-PATHS = frozenset(PAGES) | frozenset(FILES)
+PATHS = frozenset(PAGES) | frozenset(FILES) | {"/openapi.json"}
+
+
+@router.get("/openapi.json")
+async def get_openapi_document(request: Request) -> Response:
+    """Return the document that describes this API."""
+    return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
 
 
 def _page(content: str, media_type: str) -> Callable[[], Awaitable[Response]]:
