@@ -83,6 +83,8 @@ class Upstream:
         self.connections, self.closed = 0, 0
         self.heads: list[bytes] = []
         self.tasks: set[asyncio.Task[None]] = set()
+        #: For scripts that wait for the test.
+        self.go = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -58,10 +58,10 @@ async def test_the_connection_used_last_is_used_next() -> None:
             await peer.say(HEAD + b"Content-Length: 1\r\n\r\n%d" % peer.number)
 
     async with upstream(script) as up, aclosing(bare(up)) as transport:
-        first, second = (asyncio.create_task(send(transport)) for _ in range(2))
-        await first
+        calls = [asyncio.create_task(send(transport)) for _ in range(2)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         first_is_done.set()
-        await second
+        await asyncio.gather(*calls)
         assert [(await send(transport)).body for _ in range(3)] == [b"1"] * 3
         assert len(transport._idle) == 2
 
@@ -128,6 +128,7 @@ async def test_a_connection_that_ended_while_idle_is_not_used(end: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.say(OK)
+        await peer.up.go.wait()
         if end == "reset":
             peer.reset()
         elif end == "talk":
@@ -136,6 +137,8 @@ async def test_a_connection_that_ended_while_idle_is_not_used(end: str) -> None:
 
     async with upstream(script) as up, aclosing(bare(up)) as transport:
         await send(transport)
+        assert len(transport._idle) == 1
+        up.go.set()
         await until(lambda: not transport._open)
         assert not transport._idle
         assert (await send(transport)).status == 200

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import random
 from contextlib import aclosing
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.errors import GatewayError, UpstreamGarbled, UpstreamReset, UpstreamTimeout
 from app.thingsboard.bare_transport import BareTransport
-from app.thingsboard.http_connection import HEAD_LIMIT, AnswerReader
+from app.thingsboard.http_connection import HEAD_LIMIT, PIECE, AnswerReader, HTTPConnection
 from app.thingsboard.transport import AiohttpTransport, Answer
 from tests.thingsboard.scripted_upstream import (
     CHUNKED,
@@ -132,6 +132,14 @@ def test_the_bound_of_the_head_is_exact(extra: int, is_fine: bool, step: int) ->
     assert (answer is not None) == is_fine
 
 
+def test_bytes_after_an_answer_spoil_the_connection_also_before_the_call_has_noticed() -> None:
+    reader = AnswerReader()
+    assert reader.feed(OK) is not None
+    assert reader.is_reusable
+    assert reader.feed(b"H") is None
+    assert not reader.is_reusable
+
+
 def verdict(segments: list[bytes]) -> Answer | str:
     reader = AnswerReader(body_limit=1024)
     try:
@@ -185,14 +193,13 @@ async def test_an_early_answer_ends_the_sending() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        await peer.up.enough.wait()
+        await peer.up.go.wait()
 
     async with upstream(script) as up, aclosing(bare(up)) as transport:
-        up.enough = asyncio.Event()
         assert (await send(transport, method="POST", body=bytes(16 * MIB))).status == 413
         assert not transport._idle
         await until(lambda: not transport._open)
-        up.enough.set()
+        up.go.set()
 
 
 @both_loops
@@ -209,6 +216,50 @@ async def test_time_out_and_cancellation_close_the_connection(body: bytes | None
             await call
         await until(lambda: not transport._open)
         assert_idle(transport)
+
+
+async def test_one_piece_goes_out_in_each_turn_and_none_after_the_answer() -> None:
+    class Endless(asyncio.Transport):
+        """Takes whatever it is given: never slower than we."""
+
+        written: ClassVar[list[int]] = []
+
+        def write(self, data: Any) -> None:
+            self.written.append(len(data))
+
+        def abort(self) -> None:
+            pass
+
+    loop = asyncio.get_running_loop()
+    connection = HTTPConnection(loop, lambda _: None)
+    connection.connection_made(Endless())
+    call = asyncio.create_task(
+        connection.exchange("POST", b"head", bytes(16 * MIB), deadline=loop.time() + 9)
+    )
+    for turn in range(1, 4):
+        await asyncio.sleep(0)
+        assert Endless.written == [4] + [PIECE] * turn
+    connection.data_received(OK)
+    assert (await call).status == 200
+    await asyncio.sleep(0)
+    assert len(Endless.written) == 4
+    assert not connection.is_reusable
+
+
+@both_loops
+async def test_the_time_of_one_call_does_not_end_the_next() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.request()
+        await peer.up.go.wait()
+        await peer.say(OK)
+
+    async with upstream(script) as up, aclosing(bare(up)) as transport:
+        await send(transport, seconds=0.5)
+        asyncio.get_running_loop().call_later(0.6, up.go.set)
+        assert (await send(transport)).status == 200
+        assert up.connections == 1
 
 
 REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
