@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from pydantic import AfterValidator
 
 from app.context import Caller, context_of
 from app.errors import NotAuthenticated
@@ -27,6 +28,13 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
+def _without_nul(text: str | None) -> str | None:
+    # PostgreSQL cannot hold one: ThingsBoard answers 500.
+    if text is not None and "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 UpstreamDep = Annotated[ThingsBoardClient, Depends(_upstream)]
 CallerDep = Annotated[Caller, Depends(_caller)]
@@ -34,5 +42,10 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 PageNumber = Annotated[int, Query(ge=0, le=2**31 - 1, description="Number of the page, from 0.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Objects a page.")]
 TextSearch = Annotated[
-    str | None, Query(min_length=1, max_length=255, description="Text in name, label or type.")
+    str | None,
+    Query(min_length=1, max_length=255, description="Text in name, label or type."),
+    AfterValidator(_without_nul),
+]
+ExactType = Annotated[
+    str | None, Query(min_length=1, max_length=255, description="Exact type."), AfterValidator(_without_nul)
 ]

@@ -27,6 +27,11 @@ from tb_simulator.routing import OPEN, Call, Match, Receive, Router, Scope, Send
 from tb_simulator.world import World
 
 LARGEST_BODY = 16 * 1024 * 1024
+#: Tomcat's, of request line and headers together; its answer is a page.
+LARGEST_HEAD = 8 * 1024
+_HEAD_TOO_LARGE = Answer(
+    400, b"<!doctype html><title>HTTP Status 400 - Bad Request</title>", b"text/html;charset=utf-8"
+)
 
 _MODULES = (
     auth_routes,
@@ -75,6 +80,9 @@ class ThingsBoardApp:
         method, path = scope["method"], scope["path"]
         if path.startswith(PREFIX):
             await send_answer(send, self._control.answer(method, path, await _read_body(receive)))
+            return
+        if len(scope["query_string"]) > LARGEST_HEAD // 2 and _head_size(scope) > LARGEST_HEAD:
+            await send_answer(send, _HEAD_TOO_LARGE)
             return
         match = self._router.match(method, path)
         self.calls[match.label] += 1
@@ -141,6 +149,11 @@ class ThingsBoardApp:
         if not header:
             raise authentication_failed()
         return self.world.tokens.authenticate(header)
+
+
+def _head_size(scope: Scope) -> int:
+    headers = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return headers + len(scope["path"]) + len(scope["query_string"]) + len("DELETE ? HTTP/1.1\r\n\r\n")
 
 
 def _header(scope: Scope, name: bytes) -> str:

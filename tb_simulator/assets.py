@@ -9,7 +9,7 @@ from tb_simulator.devices import assign, types_in_use
 from tb_simulator.makers import make_asset, make_customer, make_entity_view
 from tb_simulator.pages import COMMON_SORT_KEYS, Selection, entity_page
 from tb_simulator.routing import CUSTOMER_USER, TENANT, Call, Routes
-from tb_simulator.saving import customer_of, save
+from tb_simulator.saving import customer_of, delete, save
 from tb_simulator.world import NO_CUSTOMER, Entity, World
 
 routes = Routes()
@@ -143,8 +143,7 @@ def save_asset(call: Call) -> Answer:
 @routes.delete("/api/asset/{id}", who=TENANT)
 def delete_asset(call: Call) -> Answer:
     """Delete an asset."""
-    call.world.remove(checked(call, "ASSET", call.params["id"]))
-    return EMPTY
+    return delete(call, "ASSET")
 
 
 @routes.post("/api/customer/{customerId}/asset/{id}", who=TENANT)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tb_simulator.access import check_uuid, checked
-from tb_simulator.answers import EMPTY, Answer, bad_request, forbidden, not_found, ok, server_error
+from tb_simulator.answers import Answer, bad_request, forbidden, not_found, ok, server_error
 from tb_simulator.makers import make_device
 from tb_simulator.pages import COMMON_SORT_KEYS, Selection, entity_page
 from tb_simulator.routing import CUSTOMER_USER, MEMBERS, TENANT, Call, Routes
-from tb_simulator.saving import customer_of, save
+from tb_simulator.saving import customer_of, delete, save
 from tb_simulator.world import NO_CUSTOMER, Entity, World
 from tb_simulator.world_types import reference
 
@@ -181,8 +181,7 @@ def device_credentials(call: Call) -> Answer:
 @routes.delete("/api/device/{id}", who=TENANT)
 def delete_device(call: Call) -> Answer:
     """Delete a device."""
-    call.world.remove(checked(call, "DEVICE", call.params["id"]))
-    return EMPTY
+    return delete(call, "DEVICE")
 
 
 def assign(call: Call, entity: Entity, customer: str) -> Answer:

@@ -1,5 +1,6 @@
 """The telemetry and attribute bodies ThingsBoard reads, with its words for those it refuses."""
 
+import re
 from typing import Any
 
 from tb_simulator.answers import PlainError
@@ -7,6 +8,13 @@ from tb_simulator.timeseries import Point
 from tb_simulator.values import UnparsableValueError, Value, coerce, compact, load_json
 
 LONGEST_KEY = 255
+#: What the NoXss check of ThingsBoard finds, roughly: the beginning of a tag.
+MARKUP = re.compile(r"<[A-Za-z]")
+
+
+def utf16_length(text: str) -> int:
+    """Return the length as Java counts it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _shown(value: Any) -> str:
@@ -37,8 +45,12 @@ def telemetry_points(body: bytes, now: int) -> list[Point]:
 
 
 def check_key(key: str) -> None:
-    """Refuse a key over 255 characters (telemetry.json, "save a long key")."""
-    if len(key) > LONGEST_KEY:
+    """Refuse a blank key, one over 255 characters (telemetry.json, "save a long key"), and markup."""
+    if not key.strip():
+        raise PlainError(400, "Key cannot be blank")
+    if MARKUP.search(key):
+        raise PlainError(400, "Validation error: key is malformed")
+    if utf16_length(key) > LONGEST_KEY:
         raise PlainError(400, f"Validation error: key length must be equal or less than {LONGEST_KEY}")
 
 

@@ -66,6 +66,9 @@ class Call:
         """The query parameters, each with all its values."""
         if self._query is None:
             text = self.query_string.decode("latin-1")
+            if "%00" in text:
+                # PostgreSQL cannot take it.
+                raise server_error("could not execute statement")
             self._query = parse_qs(text, keep_blank_values=True) if text else {}
         return self._query
 

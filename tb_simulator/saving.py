@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tb_simulator.access import checked, title
-from tb_simulator.answers import ApiError, bad_request
+from tb_simulator.answers import EMPTY, Answer, ApiError, bad_request
 from tb_simulator.makers import profile_for
+from tb_simulator.payloads import MARKUP, utf16_length
 from tb_simulator.routing import Call
 from tb_simulator.world import Entity
 
+LONGEST_TEXT = 255
 _MAKER_FIELDS = frozenset({"id", "createdTime", "tenantId", "version", "name", "type"})
 _PROFILE_FIELDS = {"DEVICE": "deviceProfileId", "ASSET": "assetProfileId"}
 
@@ -18,10 +20,31 @@ def checked_name(call: Call, kind: str, body: dict[str, Any]) -> str:
     name = body.get("name")
     if not isinstance(name, str) or not name.strip():
         raise bad_request(f"{title(kind)} name should be specified!")
+    for field in ("name", "type", "label"):
+        _check_text(field, body.get(field))
     known = call.world.find_by_name(kind, call.user.tenant, name)
     if known is not None and known.id != (body.get("id") or {}).get("id"):
         raise bad_request(f"{title(kind)} with such name already exists!")
     return name
+
+
+def delete(call: Call, kind: str) -> Answer:
+    """Delete an entity, unless an entity view shows it."""
+    entity = checked(call, kind, call.params["id"])
+    views = call.world.every("ENTITY_VIEW", entity.tenant)
+    if any((view.body["entityId"] or {}).get("id") == entity.id for view in views):
+        what = "has entity views or is referenced in calculated fields"
+        raise bad_request(f"Can't delete {title(kind).lower()} that {what}!")
+    call.world.remove(entity)
+    return EMPTY
+
+
+def _check_text(field: str, text: Any) -> None:
+    """Refuse markup and long text, as ThingsBoard's validation of fields does."""
+    if isinstance(text, str) and MARKUP.search(text):
+        raise bad_request(f"Validation error: {field} is malformed")
+    if isinstance(text, str) and utf16_length(text) > LONGEST_TEXT:
+        raise bad_request(f"Validation error: {field} length must be equal or less than {LONGEST_TEXT}")
 
 
 def type_name(call: Call, kind: str, body: dict[str, Any]) -> str:

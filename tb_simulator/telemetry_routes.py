@@ -11,8 +11,8 @@ from tb_simulator.aggregation import (
     check_interval_count,
     fixed_buckets,
 )
-from tb_simulator.answers import EMPTY, Answer, PlainError, bad_request, ok
-from tb_simulator.payloads import telemetry_points
+from tb_simulator.answers import EMPTY, Answer, PlainError, bad_request, ok, server_error
+from tb_simulator.payloads import LONGEST_KEY, telemetry_points, utf16_length
 from tb_simulator.routing import ANYONE, Call, Routes
 from tb_simulator.timeseries import Series
 from tb_simulator.values import JsonText, as_text, as_typed
@@ -26,7 +26,11 @@ DEFAULT_LIMIT = 100
 def requested_keys(call: Call) -> list[str]:
     """Return the keys asked for: ``keys=`` split at commas, and since 4.3 ``key=`` as it stands."""
     keys = [key.strip() for value in call.query.get("keys", ()) for key in value.split(",")]
-    return [key for key in (*keys, *call.query.get("key", ())) if key]
+    found = [key for key in (*keys, *call.query.get("key", ())) if key]
+    if any(utf16_length(key) > LONGEST_KEY for key in found):
+        # Even reading puts a key into the table of keys, whose column is no longer.
+        raise server_error("could not execute statement")
+    return found
 
 
 @routes.post(f"{_BASE}/timeseries/{{scope}}", f"{_BASE}/timeseries/{{scope}}/{{ttl}}", who=ANYONE)

@@ -171,8 +171,9 @@ class TimeSeriesStore:
     def _drop_latest(
         self, entity_id: str, key: str, series: Series | None, start: int, *, rewrite: bool
     ) -> None:
-        at = bisect_left(series.ts, start) - 1 if series else -1
-        if rewrite and series is not None and at >= 0:
+        # It looks in `[0, start - 1)`, whose end is exclusive (findNewLatestEntry, 3.6 to 4.4).
+        at = bisect_left(series.ts, start - 1) - 1 if series else -1
+        if rewrite and series is not None and at >= 0 and series.ts[at] >= 0:
             point = Point(key, series.ts[at], series.values[at])
             self._latest[entity_id][key] = (point.ts, point.value)
             # ThingsBoard pushes the old point again (facts, WebSocket).

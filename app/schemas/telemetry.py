@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app import key_names
 from app.schemas.common import Int64, Milliseconds, Success
 
 CalendarUnit = Literal["hour", "day", "week", "month"]
@@ -23,9 +24,12 @@ MOST_KEYS = 100
 MOST_POINTS = 100_000
 MOST_LATEST_DEVICES = 1_000
 MOST_QUERY_DEVICES = 100
-LONGEST_KEY = 255
 
-Key = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_KEY)]
+Key = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=key_names.LONGEST_KEY),
+    AfterValidator(key_names.check),
+]
 
 
 class PointValue(RootModel[bool | Int64 | float | str | dict[str, Any] | list[Any] | None]):

@@ -2,11 +2,14 @@
 
 import re
 
+from app import key_names
 from app.errors import NotFound, UnprocessableRequest
 from app.thingsboard.client import ThingsBoardClient
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NAME_PREFIX = "name:"
+#: Of devices and assets, in UTF-16 units.
+LONGEST_NAME = 255
 
 
 def find_uuid(reference: str) -> str | None:
@@ -17,8 +20,15 @@ def find_uuid(reference: str) -> str | None:
 
 def check_reference(reference: str) -> str:
     """Return a reference that may be a UUID or a name, or raise ValueError."""
-    if find_uuid(reference) is None and not (reference.startswith(NAME_PREFIX) and reference != NAME_PREFIX):
+    if find_uuid(reference) is not None:
+        return reference
+    name = reference.removeprefix(NAME_PREFIX)
+    if not name or name == reference:
         raise ValueError("must be a UUID, or name: and the exact name")
+    if "\0" in name:
+        raise ValueError("must not hold a NUL character")
+    if key_names.is_longer(name, LONGEST_NAME):
+        raise ValueError(f"holds a name of more than {LONGEST_NAME} characters")
     return reference
 
 

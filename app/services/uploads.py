@@ -17,7 +17,7 @@ from app.services.pacing import Pacer
 from app.services.points import Chunk, Points, iter_chunks, overlay, warn_of_repetition
 from app.services.values import Assay, InexactError, UnstorableError, Warnings, find_key_fault
 from app.thingsboard.client import ThingsBoardClient
-from app.times import EARLIEST, LATEST, SECONDS_TO, parse_range, parse_time
+from app.times import LATEST, SECONDS_TO, parse_time
 
 MOST_FAULTS = 20
 LONGEST_FIELD = 120
@@ -300,23 +300,4 @@ def split_keys(keys: str) -> list[str]:
         fault = find_key_fault(name)
         if fault is not None:
             raise refused("keys", fault)
-    return names
-
-
-async def delete(
-    upstream: ThingsBoardClient,
-    entity_type: str,
-    entity_id: str,
-    keys: str,
-    start: str | None,
-    end: str | None,
-) -> list[str]:
-    """Delete a range of some keys, or all their points, and return the keys."""
-    names = split_keys(keys)
-    if start is None and end is None:
-        # ThingsBoard's own "delete all" leaves points of the future and from before 1970.
-        start_ts, end_ts = EARLIEST, LATEST + 1
-    else:
-        start_ts, end_ts = parse_range(start, end, default_start=EARLIEST)
-    await upstream.telemetry.delete(entity_type, entity_id, names, start_ts=start_ts, end_ts=end_ts)
     return names

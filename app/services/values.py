@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from app import key_names
+
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MOST_DECIMALS = 16
 #: From here on ThingsBoard would take the usual notation of a float for a whole number that does not fit.
@@ -20,7 +22,8 @@ HUGE = 2.0**63
 ROUNDING_TOLERANCE = 1e-9
 #: orjson writes 254 levels; the envelope of a point needs a few of them.
 DEEPEST = 200
-LONGEST_KEY = 255
+#: PostgreSQL's column of text values; JSON values have another one. A longer one fails the batch it is in.
+LONGEST_TEXT = 10_000_000
 LONGEST_SHOWN = 40
 MOST_WARNINGS = 100
 
@@ -32,8 +35,6 @@ TOO_SMALL = f"is too small for {MOST_DECIMALS} decimals; ThingsBoard stores {{!r
 TOO_LONG = "is an integer beyond 64 bits; ThingsBoard stores {} as text"
 RESPELT = "is text of digits; ThingsBoard stores it spelt as {}"
 READ_AS_NUMBER = "is text that reads as a number; ThingsBoard stores the number {!r}"
-
-KEY_TOO_LONG = f"the key is longer than {LONGEST_KEY} characters"
 
 #: commons-lang's `NumberUtils.isParsable`. Possessive, because uploads may hold megabytes of digits.
 PARSABLE = re.compile(r"-?+(?:\d++(?:\.\d++)?+|\.\d++)")
@@ -162,6 +163,8 @@ class Assay:
         return orjson.Fragment(str(value))
 
     def _text(self, key: str, value: str) -> str:
+        if len(value) > LONGEST_TEXT:
+            raise UnstorableError(f"is text of more than {LONGEST_TEXT} characters")
         if "\0" in value:
             raise UnstorableError("must not hold a NUL character")
         if not is_parsable(value):
@@ -220,16 +223,11 @@ def _shown(text: str) -> str:
 def find_key_fault(key: str) -> str | None:
     """Return why a key cannot be stored or read again, or None."""
     # Long ones are judged here, so that the cache stays small.
-    return KEY_TOO_LONG if len(key) > LONGEST_KEY else _find_short_key_fault(key)
+    return key_names.TOO_LONG if len(key) > key_names.LONGEST_KEY else _find_short_key_fault(key)
 
 
 @lru_cache(maxsize=4096)
 def _find_short_key_fault(key: str) -> str | None:
-    if not key:
-        return "the key is empty"
     if "," in key:
         return "the key holds a comma: ThingsBoard could not find it again"
-    if "\0" in key:
-        return "the key holds a NUL character"
-    # ThingsBoard counts UTF-16 units.
-    return KEY_TOO_LONG if len(key.encode("utf-16-le", "surrogatepass")) > 2 * LONGEST_KEY else None
+    return key_names.find_fault(key)

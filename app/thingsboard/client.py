@@ -20,9 +20,9 @@ class ThingsBoardClient:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.identity = IdentitySource(connection)
-        self.devices = DeviceCalls(connection, self.identity, "DEVICE")
-        self.assets = EntityCalls(connection, self.identity, "ASSET")
         self.telemetry = TelemetryCalls(connection)
+        self.devices = DeviceCalls(connection, self.identity, "DEVICE", self.telemetry.forget)
+        self.assets = EntityCalls(connection, self.identity, "ASSET", self.telemetry.forget)
         self.attributes = AttributeCalls(connection)
         self.relations = RelationCalls(connection)
         self.queries = QueryCalls(connection)

@@ -1,5 +1,6 @@
 """Devices and assets: the same calls under different names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,10 +33,20 @@ ROUTES: dict[EntityType, Routes] = {
 
 
 class EntityCalls:
-    """The calls of one kind of entity."""
+    """The calls of one kind of entity.
 
-    def __init__(self, connection: Connection, identity: IdentitySource, entity_type: EntityType) -> None:
-        self._connection, self._identity = connection, identity
+    Args:
+        forget: told the type and id of what is being deleted, so that nothing remembered outlives it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        identity: IdentitySource,
+        entity_type: EntityType,
+        forget: Callable[[str, str], None],
+    ) -> None:
+        self._connection, self._identity, self._forget = connection, identity, forget
         self.entity_type: EntityType = entity_type
         self._routes = ROUTES[entity_type]
 
@@ -80,7 +91,10 @@ class EntityCalls:
 
     async def delete(self, entity_id: str) -> None:
         """Delete one object, or raise NotFound."""
-        await self._connection.call("DELETE", f"{self._routes.one}/{entity_id}")
+        try:
+            await self._connection.call("DELETE", f"{self._routes.one}/{entity_id}")
+        finally:
+            self._forget(self.entity_type, entity_id)
 
     async def types(self) -> list[dict[str, Any]]:
         """Return the types that the account's objects have."""

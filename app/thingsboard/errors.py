@@ -1,5 +1,9 @@
 """From what ThingsBoard answers to what we raise. Upstream text is read here and goes no further."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import orjson
 
 from app import errors
@@ -9,6 +13,16 @@ from app.thingsboard.transport import Answer
 CONFLICT_PHRASES = ("already exists", "already acknowledged", "already cleared")
 #: ThingsBoard's own limit on one query: 500 with this text.
 TIMEOUT_PHRASES = ("request timeout",)
+
+#: What it says of a device that an entity view or a calculated field refers to (400).
+IN_USE_PHRASES = ("can't delete", "cannot be deleted")
+#: Its check of text, `Validation error: name is malformed`. Only these words and the number are passed on.
+FAULTY_TEXT = re.compile(
+    r"\b(?P<field>key|value|name|label|type|additionalinfo) "
+    r"(?:is (?P<markup>malformed)|length must be equal or less than (?P<limit>\d{1,9}))"
+)
+FIELDS = {"additionalinfo": "additional_info"}
+MARKUP = "looks like markup, which ThingsBoard refuses"
 
 #: Error class of each status that has one. Other 4xx: InvalidRequest; other 5xx: UpstreamFailed.
 BY_STATUS: dict[int, type[errors.GatewayError]] = {
@@ -47,6 +61,8 @@ def error_for(answer: Answer) -> errors.GatewayError:
     status = answer.status
     if status == 400 and any(phrase in text for phrase in CONFLICT_PHRASES):  # noqa: PLR2004 - HTTP status
         return errors.Conflict("It exists already." if "exists" in text else "It is in that state already.")
+    if status == 400:  # noqa: PLR2004 - HTTP status
+        return _refusal(text)
     if status == 500 and any(phrase in text for phrase in TIMEOUT_PHRASES):  # noqa: PLR2004 - HTTP status
         return errors.UpstreamTimeout(note="upstream_request_timeout")
     if status == 429:  # noqa: PLR2004 - HTTP status
@@ -59,3 +75,31 @@ def error_for(answer: Answer) -> errors.GatewayError:
             return errors.UpstreamGarbled(note=f"upstream_{status}")
         cls = errors.InvalidRequest if status < 500 else errors.UpstreamFailed  # noqa: PLR2004 - HTTP status
     return cls(MESSAGES.get(cls), note=f"upstream_{status}")
+
+
+def _refusal(text: str) -> errors.InvalidRequest:
+    """Say in our own words which text ThingsBoard refused, as far as it tells."""
+    note = "upstream_400"
+    fault = FAULTY_TEXT.search(text)
+    if fault is not None:
+        field = FIELDS.get(fault["field"], fault["field"])
+        issue = MARKUP if fault["markup"] else f"is longer than {fault['limit']} characters"
+        return errors.InvalidRequest(f"{field}: {issue}", details={"field": field, "issue": issue}, note=note)
+    if any(phrase in text for phrase in IN_USE_PHRASES):
+        return errors.InvalidRequest(
+            "It is still in use: an entity view or a calculated field refers to it.", note=note
+        )
+    return errors.InvalidRequest(MESSAGES[errors.InvalidRequest], note=note)
+
+
+@contextmanager
+def keys_in(field: str) -> Iterator[None]:
+    """Name the part of the caller's request that holds the key, or value, which ThingsBoard refused."""
+    try:
+        yield
+    except errors.InvalidRequest as error:
+        details = error.details or {}
+        if details.get("field") in {"key", "value"}:
+            issue = f"a {details['field']} {details['issue']}"
+            error.message, error.details = f"{field}: {issue}", {"field": field, "issue": issue}
+        raise

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from app.errors import UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, expect_list, expect_object
+from app.thingsboard.errors import keys_in
 
 #: Where ThingsBoard keeps telemetry of any entity.
 ROOT = "/api/plugins/telemetry"
@@ -34,6 +35,7 @@ class TelemetryCalls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._checked: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._forgotten = 0
 
     async def checked_keys(
         self, entity_type: str, entity_id: str, wanted: Collection[str] | None
@@ -52,11 +54,20 @@ class TelemetryCalls:
         if now < until and wanted is not None and set(wanted) <= set(known):
             return known
         self._checked.pop(entity, None)
+        forgotten = self._forgotten
         known = tuple(dict.fromkeys(await self.keys(entity_type, entity_id)))
+        if forgotten != self._forgotten:
+            # Something was deleted meanwhile: this answer may be older.
+            return known
         self._checked[entity] = now + CHECK_SECONDS, known
         if len(self._checked) > MOST_REMEMBERED:
             self._checked.popitem(last=False)
         return known
+
+    def forget(self, entity_type: str, entity_id: str) -> None:
+        """Drop the checked keys of an entity that is being deleted, or loses keys."""
+        self._forgotten += 1
+        self._checked.pop((entity_type, entity_id), None)
 
     async def keys(self, entity_type: str, entity_id: str) -> list[str]:
         """Return the entity's telemetry keys. It checks existence and permission, which history does not."""
@@ -114,7 +125,8 @@ class TelemetryCalls:
         """Store points: JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
         suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
-        await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent)
+        with keys_in("telemetry_data"):
+            await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent)
 
     async def delete(
         self,
@@ -125,17 +137,24 @@ class TelemetryCalls:
         start_ts: int | None,
         end_ts: int | None,
     ) -> None:
-        """Delete a range of keys, or all of them when there is no range; latest is moved back, not lost."""
+        """Delete a range of keys, or all of them when there is no range.
+
+        Latest is moved back to the newest point in `[0, start_ts - 1)`, or lost when there is none.
+        """
         everything = start_ts is None and end_ts is None
-        query: Query = {
-            "keys": ",".join(keys),
-            "deleteAllDataForKeys": everything,
-            "startTs": start_ts,
-            "endTs": end_ts,
-            "rewriteLatestIfDeleted": True,
-        }
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/delete"
-        await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+        try:
+            for joined in joined_keys(keys):
+                query: Query = {
+                    "keys": joined,
+                    "deleteAllDataForKeys": everything,
+                    "startTs": start_ts,
+                    "endTs": end_ts,
+                    "rewriteLatestIfDeleted": True,
+                }
+                await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+        finally:
+            self.forget(entity_type, entity_id)
 
 
 def is_plain(key: str) -> bool:

@@ -89,10 +89,10 @@ async def test_unsubscribing_without_an_entity_ends_everything(
 async def test_a_rewritten_latest_value_is_pushed_again(
     simulator: Simulator, open_feed: Open, tenant: httpx.AsyncClient, device_id: str
 ) -> None:
-    simulator.world.telemetry.save(device_id, [Point("k", 1, 1), Point("k", 2, 2)])
+    simulator.world.telemetry.save(device_id, [Point("k", 1, 1), Point("k", 3, 2)])
     socket = await open_feed(tenant)
     await ask(socket, "TIMESERIES", 5, device_id)
-    simulator.world.telemetry.delete(device_id, ["k"], (2, 3), rewrite=True)
+    simulator.world.telemetry.delete(device_id, ["k"], (3, 4), rewrite=True)
     assert json.loads(await socket.recv())["data"] == {"k": [[1, "1"]]}
 
 

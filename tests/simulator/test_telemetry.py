@@ -51,16 +51,18 @@ async def test_an_older_point_does_not_move_latest(tenant: httpx.AsyncClient, pa
     ("query", "left"),
     [
         ({"rewriteLatestIfDeleted": "true"}, {"k": [{"ts": 1, "value": 1}]}),
-        ({"deleteLatest": "false"}, {"k": [{"ts": 3, "value": 3}]}),
+        # It looks for a point before the range's start - 1.
+        ({"rewriteLatestIfDeleted": "true", "startTs": "2"}, {}),
+        ({"deleteLatest": "false"}, {"k": [{"ts": 4, "value": 4}]}),
         ({}, {}),
     ],
 )
 async def test_what_a_deletion_does_to_latest(
     tenant: httpx.AsyncClient, path: str, query: dict[str, str], left: dict[str, Any]
 ) -> None:
-    body = [{"ts": ts, "values": {"k": ts}} for ts in (1, 2, 3)]
+    body = [{"ts": ts, "values": {"k": ts}} for ts in (1, 3, 4)]
     await tenant.post(f"{path}/timeseries/ANY", json=body)
-    deletion = {"keys": "k", "startTs": 2, "endTs": 4, **query}
+    deletion = {"keys": "k", "startTs": "3", "endTs": "5", **query}
     assert (await tenant.delete(f"{path}/timeseries/delete", params=deletion)).status_code == 200
     latest = await tenant.get(f"{path}/values/timeseries", params=STRICT)
     assert latest.json() == left

@@ -9,7 +9,7 @@ from app.api.entities import ASSET
 from app.api.entity_routes import add_entity_routes, sorting
 from app.api.envelope import paged
 from app.api.route import requires, versioned_router
-from app.deps import PageNumber, PageSize, TextSearch, UpstreamDep
+from app.deps import ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
 from app.schemas.assets import AssetAnswer, AssetList
 from app.schemas.entities import AssetSortField, SortOrder
 
@@ -28,7 +28,7 @@ async def list_assets(
     page: PageNumber = 0,
     page_size: PageSize = 100,
     text_search: TextSearch = None,
-    asset_type: Annotated[str | None, Query(min_length=1, max_length=255, description="Exact type.")] = None,
+    asset_type: ExactType = None,
     sort_by: Annotated[AssetSortField | None, Query()] = None,
     sort_order: Annotated[SortOrder | None, Query(description="ASC unless given.")] = None,
 ) -> Response:

@@ -11,7 +11,7 @@ from app.api.entity_routes import add_entity_routes, sorting
 from app.api.envelope import paged, success
 from app.api.route import requires, versioned_router
 from app.context import context_of
-from app.deps import CallerDep, PageNumber, PageSize, TextSearch, UpstreamDep
+from app.deps import CallerDep, ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
 from app.schemas.devices import CredentialsAnswer, DeviceAnswer, DeviceList
 from app.schemas.entities import DeviceSortField, SortOrder
 
@@ -31,7 +31,7 @@ async def list_devices(
     page: PageNumber = 0,
     page_size: PageSize = 100,
     text_search: TextSearch = None,
-    device_type: Annotated[str | None, Query(min_length=1, max_length=255, description="Exact type.")] = None,
+    device_type: ExactType = None,
     active: Annotated[bool | None, Query(description="Only devices that are, or are not, active.")] = None,
     sort_by: Annotated[DeviceSortField | None, Query()] = None,
     sort_order: Annotated[SortOrder | None, Query(description="ASC unless given.")] = None,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from pydantic import StringConstraints, WithJsonSchema
 from starlette.responses import Response
 
+from app import key_names
 from app.api.entities import ASSET, DEVICE, Entity, Kind, entity_in_path
 from app.api.envelope import success
 from app.api.route import requires, versioned_router
@@ -70,6 +71,8 @@ def named_keys(keys: KeysQuery = None) -> list[str] | None:
     named = [key for key in dict.fromkeys(part.strip() for part in keys.split(",")) if key]
     if not named:
         issue = "must name at least one key; leave it out for all keys"
+        raise UnprocessableRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
+    for issue in filter(None, map(key_names.find_fault, named)):
         raise UnprocessableRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
     return named
 

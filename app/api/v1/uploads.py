@@ -18,7 +18,7 @@ from app.schemas.uploads import (
     DeviceUploadAnswer,
     body_of,
 )
-from app.services import uploads
+from app.services import deletions, uploads
 
 router = versioned_router("telemetry")
 
@@ -106,7 +106,7 @@ def _add_delete(kind: Kind, answer: type[BaseModel]) -> None:
         The latest value of a key becomes the newest point that is left before the range. Unknown keys are no
         error.
         """
-        deleted = await uploads.delete(upstream, entity.type, entity.id, keys, start_ts, end_ts)
+        deleted = await deletions.delete(upstream, entity.type, entity.id, keys, start_ts, end_ts)
         return success({**entity.identified, "keys_deleted": deleted, "message": "Telemetry deleted."})
 
 
