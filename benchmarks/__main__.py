@@ -15,6 +15,9 @@ from benchmarks.bench import FULL, QUICK, Bench
 from benchmarks.figures import Result
 from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds
 
+#: SIGINT too: a shell starts background jobs with it ignored.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def unbuilt(_: Bench) -> list[Result]:
     """Name what is promised and does not exist yet."""
@@ -47,7 +50,7 @@ def main() -> int:
         "--only", choices=tuple(GROUPS), metavar="LINE", help=f"one of {', '.join(GROUPS)}; writes no report"
     )
     given = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
     started, busy = time.monotonic(), machine_busy_seconds()
     with Children() as children:
@@ -66,13 +69,13 @@ def main() -> int:
 def measure(bench: Bench, name: str) -> bool:
     """Measure one group in children of its own; False when that failed."""
     say(f"▶ {name}")
-    with Children() as children:
-        bench.children = children
-        try:
-            bench.results[name] = GROUPS[name](bench)
-        except (BenchmarkFailed, OSError, subprocess.TimeoutExpired) as error:
-            say(f"❌ {name}: {error}")
-            return False
+    try:
+        bench.results[name] = GROUPS[name](bench)
+    except (BenchmarkFailed, OSError, subprocess.TimeoutExpired) as error:
+        say(f"❌ {name}: {error}")
+        return False
+    finally:
+        bench.children.stop_all()
     for result in bench.results[name]:
         say(f"{result.verdict} {result.line}: budget {result.budget}, measured {result.shown}")
     for text in bench.notes.get(name, ()):
@@ -81,7 +84,9 @@ def measure(bench: Bench, name: str) -> bool:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as on Ctrl-C, so that no child is left."""
+    """End as on Ctrl-C; a second signal does not disturb the ending of the children."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

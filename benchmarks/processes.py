@@ -75,9 +75,13 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop_all()
+        self._folder.cleanup()
+
+    def stop_all(self) -> None:
+        """End them, the newest first."""
         while self._children:
             self.stop(self._children[-1])
-        self._folder.cleanup()
 
     def start_module(
         self, name: str, *arguments: str, port: int, environment: Mapping[str, str] | None = None
