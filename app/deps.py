@@ -1,4 +1,4 @@
-"""What routes ask for, by type."""
+"""What routes ask for, by type. All are coroutines: FastAPI runs plain functions in a thread (90 us each)."""
 
 from typing import Annotated
 
@@ -11,17 +11,17 @@ from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _upstream(request: Request) -> ThingsBoardClient:
+async def _upstream(request: Request) -> ThingsBoardClient:
     upstream: ThingsBoardClient = request.app.state.upstream
     return upstream
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller = context_of(request.scope).caller
     if caller is None:
         raise NotAuthenticated

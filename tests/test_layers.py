@@ -1,10 +1,16 @@
 """The house rules of the code, as tests."""
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+
+from app.factory import create_app
+from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "app").rglob("*.py"))
@@ -58,3 +64,24 @@ def test_only_the_transport_knows_the_http_library() -> None:
 
 def test_nothing_uses_base_http_middleware() -> None:
     assert not [path.name for path in FILES if "BaseHTTPMiddleware" in path.read_text()]
+
+
+def test_no_dependency_is_a_plain_function() -> None:
+    """FastAPI would run it in a thread for each request."""
+    app = create_app(
+        Settings(_env_file=None, tb_host="http://localhost", tb_api_key="not-called", api_key="not-called-1")
+    )
+
+    def calls(dependant: Dependant) -> Iterator[object]:
+        for each in dependant.dependencies:
+            yield each.call
+            yield from calls(each)
+
+    used = {
+        call
+        for route in iter_route_contexts(app.routes)
+        if isinstance(getattr(route, "dependant", None), Dependant)
+        for call in calls(route.dependant)
+    }
+    assert len(used) > 5
+    assert not [call for call in used if not inspect.iscoroutinefunction(call)]
