@@ -235,7 +235,9 @@ def telemetry_examples(infix: str, owner: dict[str, str]) -> dict[str, dict[str,
         f"export_{infix}telemetry": {
             "response": {"application/octet-stream": f"ts,key,value\r\n{TS},temperature,21.5\r\n"}
         },
-        f"count_{infix}telemetry": {"response": success(**owner, counts={"temperature": 1440}, total=1440)},
+        f"count_{infix}telemetry": {
+            "response": success(**owner, counts={"temperature": 1440}, total=1440, exact=True, at_least=[])
+        },
         f"query_{infix}telemetry": {"request": {JSON: HOURLY}, "response": success(**owner, **ANSWERED)},
         f"upload_{infix}telemetry": {
             "request": {JSON: UPLOAD},

@@ -1,5 +1,6 @@
 """Buckets and aggregate functions of ThingsBoard's SQL history (telemetry.json, "aggregate ...")."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -11,10 +12,16 @@ from tb_simulator.values import JsonText, Value
 
 MOST_INTERVALS = 700
 _SHORTEST_COUNTED_MS = 1000
+DAY_MS = 86_400_000
 _DAYS_A_WEEK, _MONTHS_A_YEAR, _MONTHS_A_QUARTER = 7, 12, 3
 
 FUNCTIONS = frozenset({"NONE", "AVG", "MIN", "MAX", "SUM", "COUNT"})
-CALENDAR = frozenset({"WEEK", "WEEK_ISO", "MONTH", "QUARTER"})
+#: Each calendar interval with the ms that ThingsBoard takes it for when it counts the intervals.
+CALENDAR = {"WEEK": 7 * DAY_MS, "WEEK_ISO": 7 * DAY_MS, "MONTH": 30 * DAY_MS, "QUARTER": 90 * DAY_MS}
+#: Names that ThingsBoard hands to Java with a meaning of its own: Python's EST knows no summer time.
+_ZONES = {"EST": "America/New_York", "HST": "US/Hawaii", "MST": "America/Phoenix"}
+#: Java's Double.MIN_VALUE, for which MAX takes every value that is no double.
+_JAVA_MIN_VALUE = 5e-324
 
 
 def check_interval_count(start: int, end: int, interval: int) -> None:
@@ -39,7 +46,8 @@ def fixed_buckets(start: int, end: int, interval: int) -> Iterator[tuple[int, in
 def calendar_buckets(start: int, end: int, kind: str, zone_name: str | None) -> Iterator[tuple[int, int]]:
     """Yield calendar buckets in a zone, the first and the last one clipped to the range."""
     try:
-        zone = ZoneInfo(zone_name or "UTC")
+        name = zone_name or "UTC"
+        zone = ZoneInfo(_ZONES.get(name, name))
     except (KeyError, ValueError, OSError):
         raise bad_request(f"Unknown time-zone ID: {zone_name}") from None
     while start < end:
@@ -77,7 +85,7 @@ def aggregate(series: Series, buckets: Sequence[tuple[int, int]], function: str)
 
 def _apply(function: str, values: list[Value]) -> Value | None:
     if function == "COUNT":
-        return len(values)
+        return _count(values)
     numbers: list[Any] = [v for v in values if type(v) is int or type(v) is float]
     if function == "AVG":
         # The average of text is 0.0, not nothing (telemetry.json, "average of a text key").
@@ -87,10 +95,20 @@ def _apply(function: str, values: list[Value]) -> Value | None:
     return _extreme(function, numbers, values)
 
 
+def _count(values: list[Value]) -> int:
+    """Count one type only: the first of these that there is, and both kinds of numbers last."""
+    by_type = Counter[type](map(type, values))
+    counts = (by_type[kind] for kind in (bool, str, JsonText))
+    return next((count for count in counts if count), by_type[int] + by_type[float])
+
+
 def _extreme(function: str, numbers: list[Any], values: list[Value]) -> Value | None:
     pick = min if function == "MIN" else max
     if numbers:
+        doubles = sum(type(n) is float for n in numbers)
+        if function == "MAX" and 0 < doubles < len(values):
+            numbers = [*numbers, _JAVA_MIN_VALUE]
         found = pick(numbers)
-        return float(found) if any(type(n) is float for n in numbers) else found
+        return float(found) if doubles else found
     texts = [v for v in values if isinstance(v, str) and not isinstance(v, JsonText)]
     return pick(texts) if texts else None

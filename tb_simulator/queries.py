@@ -9,7 +9,7 @@ from tb_simulator.attribute_store import CLIENT, SCOPES, SERVER, SHARED
 from tb_simulator.pages import PageLink, page_data
 from tb_simulator.relation_store import matching
 from tb_simulator.routing import ANYONE, Call, Routes
-from tb_simulator.values import as_text
+from tb_simulator.values import as_query_text, as_text
 from tb_simulator.world import Entity, World
 
 routes = Routes()
@@ -136,7 +136,7 @@ def value_of(world: World, entity: Entity, key: dict[str, Any], now: int) -> dic
         scopes = _SCOPE_OF.get(kind, SCOPES)
         stored = (world.attributes.of(entity.id, scope).get(name) for scope in scopes)
         known = next((value for value in stored if value), None)
-    return {"ts": known[0], "value": as_text(known[1])} if known else _NOTHING
+    return {"ts": known[0], "value": as_query_text(known[1])} if known else _NOTHING
 
 
 def _passes(world: World, entity: Entity, one: dict[str, Any]) -> bool:
@@ -226,6 +226,9 @@ def find(call: Call, body: dict[str, Any]) -> dict[str, Any]:
 @routes.post("/api/entitiesQuery/find", who=ANYONE)
 def find_entities(call: Call) -> Answer:
     """Return a page of entities with fields and latest values."""
+    if b"\\u0000" in call.body:
+        # PostgreSQL has no text with such a character.
+        raise database_error()
     return ok(find(call, call.json_object()))
 
 

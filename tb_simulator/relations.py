@@ -31,9 +31,10 @@ def _readable(call: Call, relations: list[Relation]) -> list[Relation]:
     return [r for r in relations if can_read(call, *r.key.source) and can_read(call, *r.key.target)]
 
 
-def _name(call: Call, node: Node) -> str | None:
+def _name(call: Call, node: Node) -> str:
+    """Return an entity's name, or ThingsBoard's words for one that it cannot fetch."""
     entity = call.world.find(*node)
-    return entity.name if entity else None
+    return (entity and entity.name) or "N/A"
 
 
 def _with_names(call: Call, relations: list[Relation], direction: str) -> Answer:

@@ -24,9 +24,9 @@ DEFAULT_LIMIT = 100
 
 
 def requested_keys(call: Call) -> list[str]:
-    """Return the keys asked for: ``keys=`` split at commas, and since 4.3 ``key=`` as it stands."""
-    keys = [key.strip() for value in call.query.get("keys", ()) for key in value.split(",")]
-    found = [key for key in (*keys, *call.query.get("key", ())) if key]
+    """Return the keys asked for: since 4.3 ``key=`` as it stands, or else ``keys=`` split at commas."""
+    split = (key for value in call.query.get("keys", ()) for key in value.split(","))
+    found = [key for key in call.query.get("key") or split if key]
     if any(utf16_length(key) > LONGEST_KEY for key in found):
         # Even reading puts a key into the table of keys, whose column is no longer.
         raise server_error("could not execute statement")
@@ -54,11 +54,11 @@ def telemetry_keys(call: Call) -> Answer:
 
 @routes.get(f"{_BASE}/values/timeseries", who=ANYONE)
 def telemetry_values(call: Call) -> Answer:
-    """Return latest values, or history when a range and keys are given."""
+    """Return latest values, or history when a range and ``keys`` are given: ``key`` alone is not enough."""
     keys = requested_keys(call)
     start, end = call.number("startTs"), call.number("endTs")
     strict = call.flag("useStrictDataTypes")
-    if start is None or end is None or not keys:
+    if start is None or end is None or not keys or "keys" not in call.query:
         return ok(_latest(call, keys, strict=strict))
     # History checks neither existence nor permission nor the entity's type (telemetry.json, customer.json).
     check_entity_type(call.params["entityType"])
@@ -132,9 +132,9 @@ def _aggregation(call: Call, start: int, end: int) -> tuple[str, list[tuple[int,
         raise bad_request(f"No enum constant org.thingsboard.server.common.data.kv.IntervalType.{kind}")
     if function == "NONE" or (kind == "MILLISECONDS" and interval <= 0):
         return "NONE", []
+    check_interval_count(start, end, CALENDAR.get(kind, interval))
     if kind in CALENDAR:
         return function, list(calendar_buckets(start, end, kind, call.arg("timeZone")))
-    check_interval_count(start, end, interval)
     return function, list(fixed_buckets(start, end, interval))
 
 

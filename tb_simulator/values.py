@@ -135,3 +135,19 @@ def java_double(value: float) -> str:
     mantissa, _, exponent = f"{Decimal(repr(value)):E}".partition("E")
     digits = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"{digits if '.' in digits else digits + '.0'}E{int(exponent)}"
+
+
+def as_query_text(value: Value) -> str:
+    """Return the value as entity queries show it: they cast in SQL."""
+    return postgresql_double(value) if type(value) is float else as_text(value)
+
+
+def postgresql_double(value: float) -> str:
+    """Return what PostgreSQL makes of a double: ``25`` for 25.0, scientific from 10^15 up and below 10^-4."""
+    number = Decimal(repr(value))
+    exponent = number.adjusted() if value else 0
+    if -5 < exponent < 15:  # noqa: PLR2004 - the bounds named above
+        text = f"{number:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    digits = f"{number.scaleb(-exponent).normalize():f}"
+    return f"{digits}e{exponent:+03d}"

@@ -142,3 +142,19 @@ async def test_deleting_without_all_five_names_says_what_is_missing(gateway: htt
     answer = await gateway.delete(f"{BASE}/relations", params={"type": "Contains"})
     assert answer.status_code == 422
     assert answer.json()["details"]["field"].startswith("from")
+
+
+async def test_a_name_that_thingsboard_cannot_fetch_is_null(
+    gateway: httpx.AsyncClient, simulator: Simulator, house: dict[str, str]
+) -> None:
+    """It answers "N/A", which is nobody's name."""
+    lamp = simulator.world.find("DEVICE", house["lamp"])
+    assert lamp is not None
+    lamp.name = ""
+    graph = (await gateway.get(f"{BASE}/graph/{house['building']}?root_type=ASSET")).json()
+    assert {node["id"]: node["name"] for node in graph["nodes"]}[house["lamp"]] is None
+    path = f"{BASE}/relations?entity_id={house['floor']}&entity_type=ASSET&direction=FROM"
+    names = {
+        relation["to"]["id"]: relation["toName"] for relation in (await gateway.get(path)).json()["data"]
+    }
+    assert names == {house["lamp"]: None, house["meter"]: "g-meter"}

@@ -59,6 +59,13 @@ INFERRED = {
     "no object": ("{oops", "{oops"),
     "empty": ("", ""),
     "not a number": ("NaN", "NaN"),
+    "a small double": (-5e-05, -5e-05),
+    "a large double": (1.25e15, 1.25e15),
+    "a double without decimals": (25.0, 25),
+    "text with an exponent": ("1e-05", 1e-05),
+    "a double as Java writes it": ("1.5E-7", 1.5e-07),
+    "text beyond doubles": ("1e+999", "1e+999"),
+    "text like an exponent": ("1e5e", "1e5e"),
 }
 
 

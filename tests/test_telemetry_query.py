@@ -325,7 +325,7 @@ async def test_weeks_and_months_are_thingsboards_own(
     zone = "America/New_York"
     start, end = ms(first, zone), ms("2027-01-01", zone)
     load(simulator, device, "a", [(ts, 1) for ts in range(start, end, HOUR)])
-    query = {"start_ts": start, "end_ts": end, "interval": unit, "time_zone": zone, "agg": "COUNT"}
+    query = {"start_ts": start, "end_ts": end, "interval": unit, "time_zone": zone, "agg": "SUM"}
     found = (await ask(gateway, device, **query))["data"]["a"]
     assert len(found) == count
     assert [bucket["value"] for bucket in found] == [(b["end_ts"] - b["ts"]) // HOUR for b in found]

@@ -14,11 +14,14 @@ from app.thingsboard.telemetry import Series
 
 #: ThingsBoard refuses more intervals in one call.
 INTERVALS_A_CALL = 700
+#: It takes a month for 30 days when it counts them, so fewer months fit.
+MONTHS_A_CALL = 689
 CALLS_AT_ONCE = 8
 #: Units that ThingsBoard knows itself; days and hours are sent as runs of equal length.
 THINGSBOARD_UNITS = {"week": "WEEK_ISO", "month": "MONTH"}
 #: ThingsBoard answers 0, not nothing, where these find no number.
 ZERO_FOR_NOTHING = frozenset({"AVG", "SUM"})
+ALWAYS_NUMBERS = ZERO_FOR_NOTHING | {"COUNT"}
 #: How often a run that is too slow is halved: each try may cost ThingsBoard's 30 s.
 HALVINGS = 2
 
@@ -32,6 +35,13 @@ class Function:
     agg: str
     interval: int | str | None
     time_zone: str
+
+    @property
+    def thingsboard_unit(self) -> str | None:
+        """Return ThingsBoard's name of the interval, or None where its buckets may be other than ours."""
+        # Java reads some names without a region otherwise: its EST is New York, clock changes included.
+        is_read_alike = "/" in self.time_zone or self.time_zone in {"UTC", "GMT"}
+        return THINGSBOARD_UNITS.get(str(self.interval)) if is_read_alike else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,8 @@ async def aggregate(
 ) -> Aggregates:
     """Return the aggregates of adjacent buckets, oldest first. The entity has been checked before.
 
-    An average or sum of values that are not numbers is None.
+    An average or sum of values that are not numbers is None. COUNT and MAX are ThingsBoard's, which mistakes
+    them where a bucket holds values of several types: `exact_aggregates.py` is for callers who mind.
     """
     found = Aggregates({key: {} for key in keys}, {})
     if not keys or not buckets:
@@ -63,11 +74,9 @@ async def aggregate(
 
 def plan(buckets: Sequence[Bucket], function: Function) -> list[list[Bucket]]:
     """Cut adjacent buckets into runs that ThingsBoard can answer in one call each."""
-    if function.interval in THINGSBOARD_UNITS:
-        return [
-            list(buckets[index : index + INTERVALS_A_CALL])
-            for index in range(0, len(buckets), INTERVALS_A_CALL)
-        ]
+    if function.thingsboard_unit:
+        size = MONTHS_A_CALL if function.interval == "month" else INTERVALS_A_CALL
+        return [list(buckets[index : index + size]) for index in range(0, len(buckets), size)]
     runs: list[list[Bucket]] = []
     for bucket in buckets:
         run = runs[-1] if runs else []
@@ -104,6 +113,10 @@ class _Reader:
         agg = self._function.agg
         answer = await self._ask(keys, run, agg)
         placed = {key: place(answer.get(key, []), run) for key in keys}
+        if agg in ALWAYS_NUMBERS and not all(
+            is_number(value) for of in placed.values() for value in of.values()
+        ):
+            raise UpstreamGarbled(note="aggregate_not_a_number")
         doubtful = [
             key for key in keys if agg in ZERO_FOR_NOTHING and any(map(is_zero, placed[key].values()))
         ]
@@ -121,7 +134,7 @@ class _Reader:
                 self._found.not_numeric[key] = self._found.not_numeric.get(key, 0) + 1
 
     async def _ask(self, keys: Sequence[str], run: Sequence[Bucket], agg: str) -> Series:
-        unit = THINGSBOARD_UNITS.get(str(self._function.interval))
+        unit = self._function.thingsboard_unit
         first_start, first_end = run[0]
         query: Query = {
             "startTs": first_start,
@@ -159,17 +172,3 @@ def is_number(value: Any) -> bool:
 def is_zero(value: Any) -> bool:
     """Tell whether a value is the number zero."""
     return is_number(value) and value == 0
-
-
-async def count_points(
-    upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str] | None, span: Bucket
-) -> dict[str, int]:
-    """Return how many points each key has in `[start, end)`; all keys when none are named.
-
-    Raises:
-        NotFound: there is no such entity, or not for this account.
-    """
-    known = await upstream.telemetry.checked_keys(*entity, keys)
-    wanted = list(known if keys is None else keys)
-    found = await aggregate(upstream, entity, wanted, Function("COUNT", None, "UTC"), [span])
-    return {key: int(found.values[key].get(span, 0)) for key in wanted}

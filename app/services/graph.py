@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from app.errors import UpstreamGarbled
 from app.services.addressing import NAME_PREFIX
-from app.services.relations import SHOWN_TYPES, resolve_any
+from app.services.relations import SHOWN_TYPES, resolve_any, shown_name
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.relations import Direction
 
@@ -94,7 +94,7 @@ def read_walk(relations: Iterable[dict[str, Any]], direction: Direction) -> Walk
                 continue
             walk.edges.append(Edge(start, end, relation["type"]))
             found, name = (end, "toName") if direction == "FROM" else (start, "fromName")
-            walk.names[found] = relation.get(name)
+            walk.names[found] = shown_name(relation.get(name))
     except (KeyError, TypeError):
         raise UpstreamGarbled(note="not_a_relation") from None
     return walk

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 from app.errors import InvalidRequest
 from app.schemas.telemetry import MOST_KEYS, MOST_POINTS, CalendarUnit, QueryFields, TelemetryQuery
-from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate
+from app.services.aggregation import CALLS_AT_ONCE, Bucket, Function
 from app.services.calendar_intervals import EqualGrid, Grid, buckets_backward, buckets_forward, build_grid
 from app.services.cursors import Cursor, Order, bad_cursor, digest_of
+from app.services.exact_aggregates import MOST_RAW_POINTS, ExactAggregates, exact_aggregate
 from app.services.fan_out import run_bounded
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.telemetry import Point
@@ -21,6 +22,7 @@ from app.times import DAY_MS, now_ms, parse_range, parse_time
 POINTS_A_CALL = 20_000
 HOUR_MS = 3_600_000
 NO_AGGREGATION = "NONE"
+TOO_LOW = "COUNT is too low: the values are of mixed types, and ThingsBoard counts only one of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class _Plan:
     limit: int
     cursor: Cursor | None
     digest: str
+    most_raw_points: int
 
     def next_cursor(
         self, *, positions: dict[str, int] | None = None, boundary: int | None = None
@@ -145,7 +148,9 @@ async def _plan(
         raise _refused("keys", f"there are {len(keys)} keys: name {MOST_KEYS} at most")
     order: Order = cursor.order if cursor else question.order or "ASC"
     limit = max(1, min(question.limit, most_points // max(1, len(keys))))
-    return _Plan(question, entity, keys, frozenset(known), span, order, limit, cursor, digest)
+    # Raw points are read to make aggregates exact; many devices share them as they share the answer.
+    raw_points = MOST_RAW_POINTS * most_points // MOST_POINTS
+    return _Plan(question, entity, keys, frozenset(known), span, order, limit, cursor, digest, raw_points)
 
 
 def _check_cursor(cursor: Cursor, question: Question, digest: str) -> None:
@@ -208,12 +213,13 @@ async def _aggregates(
     buckets, boundary = _buckets(plan)
     function = Function(question.agg, question.interval, question.time_zone)
     in_time = buckets if plan.order == "ASC" else buckets[::-1]
-    found = await aggregate(upstream, plan.entity, plan.keys, function, in_time)
-    warnings += _warnings(found, question.agg)
+    exact = await exact_aggregate(
+        upstream, plan.entity, plan.keys, function, in_time, most_raw_points=plan.most_raw_points
+    )
+    warnings += _warnings(exact, question.agg)
+    values = exact.found.values
     data = {
-        key: _aggregated(found.values[key], buckets, question.fill)
-        if key in plan.known or found.values[key]
-        else []
+        key: _aggregated(values[key], buckets, question.fill) if key in plan.known or values[key] else []
         for key in plan.keys
     }
     return data, plan.next_cursor(boundary=boundary)
@@ -253,11 +259,13 @@ def _aggregated(
     ]
 
 
-def _warnings(found: Aggregates, agg: str) -> list[dict[str, str]]:
-    return [
-        {"key": key, "reason": f"{agg} is null in {count} bucket(s): none of their values is a number"}
-        for key, count in found.not_numeric.items()
-    ]
+def _warnings(exact: ExactAggregates, agg: str) -> list[dict[str, str]]:
+    nulls = "{} is null in {} bucket(s): {}"
+    no_number, too_many = "none of their values is a number", "too many values of mixed types to look through"
+    reasons = [(key, nulls.format(agg, n, no_number)) for key, n in exact.found.not_numeric.items()]
+    reasons += [(key, nulls.format(agg, n, too_many)) for key, n in exact.unknown.items()]
+    reasons += [(key, TOO_LOW) for key in sorted(exact.too_low)]
+    return [{"key": key, "reason": reason} for key, reason in reasons]
 
 
 def _echo(plan: _Plan) -> dict[str, Any]:

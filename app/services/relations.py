@@ -12,6 +12,8 @@ from app.thingsboard.relations import Direction
 #: Entity types whose names may be shown; users' and tenants' names are e-mail addresses.
 SHOWN_TYPES = frozenset({"DEVICE", "ASSET", "ENTITY_VIEW", "CUSTOMER"})
 NAMED_TYPES = frozenset({"DEVICE", "ASSET"})
+#: ThingsBoard's words for a name that it could not fetch.
+NO_NAME = "N/A"
 
 
 async def resolve_any(upstream: ThingsBoardClient, entity_type: str, reference: str, field: str) -> str:
@@ -31,16 +33,22 @@ async def list_of(
     """Return the relations that start (FROM) or end (TO) at an entity, with the other ends' names."""
     entity_id = await resolve_any(upstream, entity_type, reference, "entity_id")
     relations = await upstream.relations.walk(entity_type, entity_id, direction, levels=1)
-    return [_without_addresses(relation) for relation in relations]
+    return [_with_shown_names(relation) for relation in relations]
 
 
-def _without_addresses(relation: dict[str, Any]) -> dict[str, Any]:
+def _with_shown_names(relation: dict[str, Any]) -> dict[str, Any]:
     hidden = {
         f"{end}Name": None
         for end in ("from", "to")
         if relation.get(end, {}).get("entityType") not in SHOWN_TYPES
+        or shown_name(relation.get(f"{end}Name")) is None
     }
     return {**relation, **hidden}
+
+
+def shown_name(name: str | None) -> str | None:
+    """Return a name as ThingsBoard gave it, or None when it had none to give."""
+    return None if name == NO_NAME else name
 
 
 async def create(upstream: ThingsBoardClient, relation: RelationBody) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from app.errors import (
 from app.thingsboard.breaker import Breaker
 from app.thingsboard.errors import error_for
 from app.thingsboard.retry import ATTEMPTS, RetryBudget, delay_before
+from app.thingsboard.shared_reads import SharedReads
 from app.thingsboard.tokens import UNAUTHORISED, Credential
 from app.thingsboard.transport import Answer, Transport
 
@@ -41,6 +42,7 @@ class Connection:
         self._slots = asyncio.Semaphore(in_flight)
         self._waiting = 0
         self._breaker, self._budget = Breaker(), RetryBudget()
+        self._reads = SharedReads(self._read)
 
     async def call(
         self,
@@ -50,41 +52,49 @@ class Connection:
         query: Query | None = None,
         json: Any = None,
         body: bytes | None = None,
-        is_idempotent: bool | None = None,
+        is_idempotent: bool = False,
         is_one_object: bool = True,
     ) -> Answer:
-        """Make one call and return its 2xx answer.
+        """Make one call that may change something, and return its 2xx answer.
+
+        When it returns, no read that began before can be joined any more: callers read their own writes.
 
         Args:
             json: a body to encode; `body` takes one that is encoded already.
-            is_idempotent: whether it may be repeated after it may have been carried out. GET always may.
+            is_idempotent: whether it may be repeated after it may have been carried out.
             is_one_object: a 403 then becomes NotFound: another's object looks like a missing one.
 
         Raises:
             GatewayError: one of the classes of `app.errors`, without upstream text.
         """
         content = body if json is None else orjson.dumps(json)
-        target = path if not query else f"{path}?{encode_query(query)}"
-        idempotent = method == "GET" if is_idempotent is None else is_idempotent
-        answer = await self._authorised(method, target, content, idempotent=idempotent)
-        if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's success
-            return answer
-        if answer.status == UNAUTHORISED:
-            raise LoginRefused(note="upstream_401")
-        error = error_for(answer)
-        if is_one_object and isinstance(error, NotAllowed):
-            raise NotFound(note=error.note)
-        raise error
+        # At its start too, although nobody has been told of it yet: what is read after that is not older.
+        self._reads.end()
+        try:
+            answer = await self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
+        finally:
+            self._reads.end()
+        return _checked(answer, is_one_object=is_one_object)
 
-    async def get_json(self, path: str, *, query: Query | None = None, is_one_object: bool = True) -> Any:
-        """GET and decode a JSON answer."""
-        return decode(await self.call("GET", path, query=query, is_one_object=is_one_object))
+    async def get_json(
+        self, path: str, *, query: Query | None = None, is_one_object: bool = True, is_shared: bool = True
+    ) -> Any:
+        """GET and decode a JSON answer; identical reads at the same time share a call.
+
+        Args:
+            is_shared: False asks ThingsBoard now, whatever is under way.
+        """
+        read = "GET", _target(path, query), None
+        answer = await (self._reads.get(read) if is_shared else self._read(*read))
+        return decode(_checked(answer, is_one_object=is_one_object))
 
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
-        """POST a query, which changes nothing and may be repeated, and decode its JSON answer."""
-        return decode(
-            await self.call("POST", path, json=json, is_idempotent=True, is_one_object=is_one_object)
-        )
+        """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
+        answer = await self._reads.get(("POST", path, orjson.dumps(json)))
+        return decode(_checked(answer, is_one_object=is_one_object))
+
+    async def _read(self, method: str, target: str, content: bytes | None) -> Answer:
+        return await self._authorised(method, target, content, idempotent=True)
 
     async def _authorised(
         self, method: str, target: str, content: bytes | None, *, idempotent: bool
@@ -152,6 +162,22 @@ class Connection:
                 self._waiting -= 1
         else:
             await self._slots.acquire()
+
+
+def _target(path: str, query: Query | None) -> str:
+    return path if not query else f"{path}?{encode_query(query)}"
+
+
+def _checked(answer: Answer, *, is_one_object: bool) -> Answer:
+    """Return a 2xx answer, or raise what another one means."""
+    if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's success
+        return answer
+    if answer.status == UNAUTHORISED:
+        raise LoginRefused(note="upstream_401")
+    error = error_for(answer)
+    if is_one_object and isinstance(error, NotAllowed):
+        raise NotFound(note=error.note)
+    raise error
 
 
 def decode(answer: Answer) -> Any:

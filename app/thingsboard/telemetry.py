@@ -104,11 +104,13 @@ class TelemetryCalls:
                     path, query={"keys": joined, **query, "useStrictDataTypes": True}
                 )
             )
-        # `key=` (4.3 and later) reads any key, one a call.
+        # `key=` (4.3 and later) reads any key, one a call, and wins over `keys=`. Without a parameter `keys`,
+        # though, ThingsBoard takes any call for one of latest values, whatever its range and aggregation.
         for key in keys or ():
             if not is_plain(key):
+                named: Query = {"keys": key, "key": key} if query else {"key": key}
                 answer = await self._connection.get_json(
-                    path, query={"key": key, **query, "useStrictDataTypes": True}
+                    path, query={**named, **query, "useStrictDataTypes": True}
                 )
                 series |= {name: points for name, points in read_series(answer).items() if name == key}
         return series
@@ -158,8 +160,8 @@ class TelemetryCalls:
 
 
 def is_plain(key: str) -> bool:
-    """Tell whether `keys=`, which splits at commas and trims, can name this key."""
-    return "," not in key and key == key.strip()
+    """Tell whether `keys=`, which splits at commas, can name this key."""
+    return "," not in key
 
 
 def joined_keys(keys: Sequence[str]) -> Iterator[str]:

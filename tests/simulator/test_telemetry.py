@@ -9,7 +9,7 @@ from tb_simulator.answers import PlainError
 from tb_simulator.payloads import telemetry_points
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
-from tb_simulator.values import as_text, coerce_number, java_double
+from tb_simulator.values import as_text, coerce_number, java_double, postgresql_double
 from tb_simulator.world import Settings, World
 
 STRICT = {"useStrictDataTypes": "true"}
@@ -72,7 +72,17 @@ async def test_what_a_deletion_does_to_latest(
 async def test_keys_are_split_at_commas_and_key_is_not(tenant: httpx.AsyncClient, path: str) -> None:
     await tenant.post(f"{path}/timeseries/ANY", json={"ts": 1, "values": {"a": 1, "b": 2, "a,b": 3}})
     assert (await history(tenant, path, keys=["a", "b"])).keys() == {"a", "b"}
-    assert (await history(tenant, path, key=["a,b", "b"])).keys() == {"a,b", "b"}
+    assert (await history(tenant, path, keys="x", key=["a,b", "b"])).keys() == {"a,b", "b"}
+    assert await history(tenant, path, keys="a, b") == {"a": [{"ts": 1, "value": 1}]}
+
+
+async def test_without_keys_there_is_no_history(tenant: httpx.AsyncClient, path: str) -> None:
+    """`key` is not what ThingsBoard tells the two by: the range, the function and the limit are ignored."""
+    await tenant.post(f"{path}/timeseries/ANY", json=[{"ts": ts, "values": {"a,b": ts}} for ts in (1, 2, 3)])
+    latest = {"a,b": [{"ts": 3, "value": 3}]}
+    assert await history(tenant, path, key="a,b") == latest
+    assert await history(tenant, path, key="a,b", endTs=2, agg="COUNT", interval=10) == latest
+    assert len((await history(tenant, path, key="a,b", keys="a,b"))["a,b"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -99,12 +109,32 @@ async def test_calendar_buckets(
 async def test_an_unknown_zone_and_interval_type_are_refused(tenant: httpx.AsyncClient, path: str) -> None:
     await tenant.post(f"{path}/timeseries/ANY", json={"ts": 1, "values": {"k": 1}})
     for query in ({"intervalType": "MONTH", "timeZone": "Nowhere/At_All"}, {"intervalType": "DAY"}):
-        found = await history(tenant, path, keys="k", agg="COUNT", **query)
+        found = await history(tenant, path, keys="k", agg="COUNT", endTs=MARCH, **query)
         assert found["status"] == 400
 
 
+@pytest.mark.parametrize(("kind", "days"), [("WEEK", 7), ("WEEK_ISO", 7), ("MONTH", 30), ("QUARTER", 90)])
+async def test_calendar_intervals_are_counted_by_their_days(
+    tenant: httpx.AsyncClient, path: str, kind: str, days: int
+) -> None:
+    query = {"keys": "k", "startTs": 0, "agg": "COUNT", "intervalType": kind}
+    for intervals, status in ((700, 200), (701, 400)):
+        end = intervals * days * 86_400_000
+        answer = await tenant.get(f"{path}/values/timeseries", params={**query, "endTs": end})
+        assert answer.status_code == status
+
+
+async def test_short_zone_names_are_javas(tenant: httpx.AsyncClient, path: str) -> None:
+    """In July New York is four hours behind UTC, while Python's EST stays at five."""
+    july = 1_751_328_000_000
+    await tenant.post(f"{path}/timeseries/ANY", json={"ts": july + 1, "values": {"k": 1}})
+    query = {"intervalType": "MONTH", "agg": "COUNT", "startTs": july, "endTs": july + 86_400_000}
+    found = [await history(tenant, path, keys="k", timeZone=z, **query) for z in ("EST", "America/New_York")]
+    assert found[0] == found[1] == {"k": [{"ts": july + 7_200_000, "value": 1}]}
+
+
 @pytest.mark.parametrize(
-    ("function", "value"), [("MIN", 1), ("MAX", 2.5), ("SUM", 3.5), ("AVG", 1.75), ("COUNT", 4)]
+    ("function", "value"), [("MIN", 1), ("MAX", 2.5), ("SUM", 3.5), ("AVG", 1.75), ("COUNT", 1)]
 )
 async def test_functions_over_mixed_values(
     tenant: httpx.AsyncClient, path: str, function: str, value: float
@@ -113,6 +143,37 @@ async def test_functions_over_mixed_values(
     await tenant.post(f"{path}/timeseries/ANY", json=body)
     found = await history(tenant, path, keys="k", agg=function, interval=10, endTs=10)
     assert found == {"k": [{"ts": 5, "value": value}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        ((1, 2.5, True, "a", "b", {}), 1),
+        ((1, 2.5, "a", "b", {}), 2),
+        ((1, 2.5, {}), 1),
+        ((1, 2.5), 2),
+    ],
+)
+async def test_only_one_type_is_counted(
+    tenant: httpx.AsyncClient, path: str, values: tuple[Any, ...], count: int
+) -> None:
+    body = [{"ts": ts, "values": {"k": v}} for ts, v in enumerate(values)]
+    await tenant.post(f"{path}/timeseries/ANY", json=body)
+    found = await history(tenant, path, keys="k", agg="COUNT", interval=10, endTs=10)
+    assert found == {"k": [{"ts": 5, "value": count}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "greatest"),
+    [((-7.5, -3), 5e-324), ((-7.5, True), 5e-324), ((-7.5, 3), 3.0), ((-7.5, -1.5), -1.5), ((-7, -3), -3)],
+)
+async def test_the_maximum_of_doubles_among_others_is_never_negative(
+    tenant: httpx.AsyncClient, path: str, values: tuple[Any, ...], greatest: float
+) -> None:
+    body = [{"ts": ts, "values": {"k": v}} for ts, v in enumerate(values)]
+    await tenant.post(f"{path}/timeseries/ANY", json=body)
+    found = await history(tenant, path, keys="k", agg="MAX", interval=10, endTs=10)
+    assert found == {"k": [{"ts": 5, "value": greatest}]}
 
 
 async def test_the_extremes_of_text_are_text(tenant: httpx.AsyncClient, path: str) -> None:
@@ -166,3 +227,34 @@ def test_other_bodies_that_are_refused(body: bytes) -> None:
     with pytest.raises(PlainError) as refused:
         telemetry_points(body, 0)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (25.0, "25"),
+        (-0.5, "-0.5"),
+        (0.0, "0"),
+        (0.0001, "0.0001"),
+        (5e-05, "5e-05"),
+        (123456789012345.0, "123456789012345"),
+        (1e15, "1e+15"),
+        (-1.25e-300, "-1.25e-300"),
+    ],
+)
+def test_entity_queries_show_doubles_as_postgresql_does(number: float, text: str) -> None:
+    assert postgresql_double(number) == text
+
+
+async def test_a_query_for_a_key_that_postgresql_cannot_hold_is_a_500(
+    tenant: httpx.AsyncClient, path: str, device_id: str
+) -> None:
+    body = {
+        "entityFilter": {"type": "entityList", "entityType": "DEVICE", "entityList": [device_id]},
+        "latestValues": [{"type": "TIME_SERIES", "key": "a\0"}],
+        "pageLink": {"pageSize": 1, "page": 0},
+    }
+    assert (await tenant.post("/api/entitiesQuery/find", json=body)).status_code == 500
+    for key in ("k" * 256, "a\0"):
+        answer = await tenant.get(f"{path}/values/timeseries", params={"keys": key})
+        assert answer.status_code == 500
