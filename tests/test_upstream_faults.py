@@ -19,7 +19,17 @@ async def warm(gateway: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(500, 502), (501, 502), (502, 502), (503, 502), (504, 504), (302, 502), (418, 400), (429, 429)],
+    [
+        (500, 502),
+        (501, 502),
+        (502, 502),
+        (503, 502),
+        (504, 504),
+        (302, 502),
+        (404, 502),
+        (418, 502),
+        (429, 429),
+    ],
 )
 async def test_statuses(gateway: httpx.AsyncClient, simulator: Simulator, status: int, expected: int) -> None:
     await warm(gateway)
@@ -129,3 +139,42 @@ async def test_a_caller_who_leaves_cancels_its_call(gateway: httpx.AsyncClient, 
         await asyncio.wait_for(gateway.get(DEVICES), 0.05)
     simulator.faults.clear()
     assert (await gateway.get(DEVICES)).status_code == 200
+
+
+@pytest.mark.parametrize("body", ["<html>please log in</html>", "{}", "stored"])
+@pytest.mark.parametrize(
+    ("method", "path", "json"),
+    [
+        ("POST", "/telemetry", {"k": [{"ts": 1_760_000_000_000, "value": 1}]}),
+        ("DELETE", "/telemetry?keys=k", None),
+        ("POST", "/attributes/server", {"a": 1}),
+        ("DELETE", "/attributes/server?keys=a", None),
+        ("DELETE", "", None),
+    ],
+    ids=["upload", "delete points", "attributes", "delete attributes", "delete device"],
+)
+async def test_only_thingsboards_own_word_acknowledges_a_write(
+    gateway: httpx.AsyncClient, simulator: Simulator, method: str, path: str, json: object, body: str
+) -> None:
+    """A portal's page under a 200 must not pass for stored data."""
+    await gateway.post(DEVICES, json={"name": "acknowledged"})
+    simulator.faults.status(200, path="/plugins/telemetry/|/api/device/", method=method, body=body)
+    answer = await gateway.request(method, f"{DEVICES}/name:acknowledged{path}", json=json)
+    assert (answer.status_code, answer.json()["error_code"]) == (502, "UPSTREAM_ERROR")
+
+
+async def test_a_bulk_under_a_failing_thingsboard_is_its_error(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    simulator.faults.status(500, path="/plugins/telemetry/")
+    body = {"name:Test Device A1": {"k": 1}, "name:Test Device A2": {"k": 1}}
+    answer = await gateway.post("/api/v1/tb/telemetry/bulk", json=body)
+    assert (answer.status_code, answer.json()["error_code"]) == (502, "UPSTREAM_ERROR")
+
+
+async def test_a_blank_belongs_to_its_key(gateway: httpx.AsyncClient) -> None:
+    """Deleting ` lead` must not delete `lead`."""
+    path = f"{DEVICES}/name:Test Device A1/telemetry"
+    await gateway.post(path, json={" lead": 2, "lead": 1})
+    assert (await gateway.delete(path, params={"keys": " lead"})).json()["keys_deleted"] == [" lead"]
+    assert list((await gateway.get(f"{path}/latest")).json()["data"]) == ["lead"]

@@ -15,6 +15,8 @@ from app.errors import (
     PayloadTooLarge,
     UnprocessableRequest,
     UnsupportedMediaType,
+    UpstreamFailed,
+    UpstreamGarbled,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -58,7 +60,15 @@ FORMATS: dict[str, type[LineFormat]] = {
 }
 
 #: They say that ThingsBoard is away, not that something is wrong with one device.
-AWAY = (UpstreamUnreachable, UpstreamReset, UpstreamTimeout, BreakerOpen, LoginRefused)
+AWAY = (
+    UpstreamUnreachable,
+    UpstreamReset,
+    UpstreamTimeout,
+    UpstreamFailed,
+    UpstreamGarbled,
+    BreakerOpen,
+    LoginRefused,
+)
 #: They are raised without ThingsBoard having been asked.
 OURS = (UnprocessableRequest, Overloaded)
 

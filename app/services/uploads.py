@@ -293,7 +293,8 @@ async def off_the_loop(body: bytes, read: Callable[[bytes], T]) -> T:
 
 def split_keys(keys: str) -> list[str]:
     """Split a comma list of keys and drop repetitions."""
-    names = [name for name in dict.fromkeys(key.strip() for key in keys.split(",")) if name]
+    # As they are: a blank at an edge may belong to the key, and deleting ` lead` must not delete `lead`.
+    names = [name for name in dict.fromkeys(keys.split(",")) if name]
     if not names:
         raise refused("keys", "names no key")
     for name in names:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from app.thingsboard.connection import Connection, expect_list
+from app.thingsboard.connection import Connection, acknowledge, expect_list
 from app.thingsboard.errors import keys_in
 from app.thingsboard.telemetry import ROOT, joined_keys
 
@@ -33,7 +33,7 @@ class AttributeCalls:
         """Write attributes; `body` is a JSON object. Repeatable: the same values again change nothing."""
         path = f"{ROOT}/{entity_type}/{entity_id}/attributes/{scope}"
         with keys_in("attributes"):
-            await self._connection.call("POST", path, body=body, is_idempotent=True)
+            acknowledge(await self._connection.call("POST", path, body=body, is_idempotent=True))
 
     async def delete(
         self, entity_type: str, entity_id: str, scope: AttributeScope, keys: Sequence[str]
@@ -41,4 +41,5 @@ class AttributeCalls:
         """Delete attributes; unknown keys are no error in ThingsBoard."""
         path = f"{ROOT}/{entity_type}/{entity_id}/{scope}"
         for joined in joined_keys(keys):
-            await self._connection.call("DELETE", path, query={"keys": joined}, is_idempotent=True)
+            answer = await self._connection.call("DELETE", path, query={"keys": joined}, is_idempotent=True)
+            acknowledge(answer)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.errors import NotFound
-from app.thingsboard.connection import Connection, Query, decode, expect_list, expect_object
+from app.thingsboard.connection import Connection, Query, acknowledge, decode, expect_list, expect_object
 from app.thingsboard.identity import IdentitySource
 from app.thingsboard.pages import Page, read_page
 
@@ -92,7 +92,7 @@ class EntityCalls:
     async def delete(self, entity_id: str) -> None:
         """Delete one object, or raise NotFound."""
         try:
-            await self._connection.call("DELETE", f"{self._routes.one}/{entity_id}")
+            acknowledge(await self._connection.call("DELETE", f"{self._routes.one}/{entity_id}"))
         finally:
             self._forget(self.entity_type, entity_id)
 

@@ -24,7 +24,7 @@ FAULTY_TEXT = re.compile(
 FIELDS = {"additionalinfo": "additional_info"}
 MARKUP = "looks like markup, which ThingsBoard refuses"
 
-#: Error class of each status that has one. Other 4xx: InvalidRequest; other 5xx: UpstreamFailed.
+#: Error class of each status that has one. Other 5xx: UpstreamFailed; anything else: UpstreamGarbled.
 BY_STATUS: dict[int, type[errors.GatewayError]] = {
     403: errors.NotAllowed,
     404: errors.NotFound,
@@ -60,7 +60,9 @@ def error_for(answer: Answer) -> errors.GatewayError:
     text = upstream_text(answer)
     status = answer.status
     if status == 400 and any(phrase in text for phrase in CONFLICT_PHRASES):  # noqa: PLR2004 - HTTP status
-        return errors.Conflict("It exists already." if "exists" in text else "It is in that state already.")
+        if "exists" in text:
+            return errors.Conflict("It exists already.", details={"field": "name", "issue": "is taken"})
+        return errors.Conflict("It is in that state already.")
     if status == 400:  # noqa: PLR2004 - HTTP status
         return _refusal(text)
     if status == 500 and any(phrase in text for phrase in TIMEOUT_PHRASES):  # noqa: PLR2004 - HTTP status
@@ -71,9 +73,8 @@ def error_for(answer: Answer) -> errors.GatewayError:
         )
     cls = BY_STATUS.get(status)
     if cls is None:
-        if 300 <= status < 400:  # noqa: PLR2004 - HTTP redirects: only a login page or a wrong TB_HOST redirects
-            return errors.UpstreamGarbled(note=f"upstream_{status}")
-        cls = errors.InvalidRequest if status < 500 else errors.UpstreamFailed  # noqa: PLR2004 - HTTP status
+        # Redirects to a login page, statuses of a proxy: ThingsBoard itself says none of these.
+        cls = errors.UpstreamGarbled if status < 500 else errors.UpstreamFailed  # noqa: PLR2004 - HTTP status
     return cls(MESSAGES.get(cls), note=f"upstream_{status}")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from app.thingsboard.connection import Connection, expect_list
+from app.thingsboard.connection import Connection, acknowledge, expect_list
 
 Direction = Literal["FROM", "TO"]
 
@@ -34,7 +34,7 @@ class RelationCalls:
 
     async def save(self, relation: dict[str, Any]) -> None:
         """Create a relation; creating it again changes nothing. NotFound when an end is missing."""
-        await self._connection.call("POST", "/api/relation", json=relation, is_idempotent=True)
+        acknowledge(await self._connection.call("POST", "/api/relation", json=relation, is_idempotent=True))
 
     async def delete(self, relation: dict[str, Any]) -> None:
         """Delete a relation, or raise NotFound."""
@@ -45,4 +45,4 @@ class RelationCalls:
             "toId": relation["to"]["id"],
             "toType": relation["to"]["entityType"],
         }
-        await self._connection.call("DELETE", "/api/relation", query=query)
+        acknowledge(await self._connection.call("DELETE", "/api/relation", query=query))
