@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
 from app.openapi_examples import ERROR_EXAMPLES, EXAMPLES
 from app.schemas.common import ErrorBody, RateLimitError
@@ -54,6 +55,16 @@ ERROR_DESCRIPTIONS = {
     503: "ThingsBoard cannot be reached, or the gateway is busy: wait for `Retry-After` seconds.",
     504: "ThingsBoard did not answer in time.",
 }
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "`ETag` of the answer that the caller has: the same again is a 304 without a body.",
+    "schema": {"type": "string"},
+}
+ETAG = {
+    "description": "Weak tag of the data and the page, whatever the `timestamp`; send it as `If-None-Match`.",
+    "schema": {"type": "string"},
+}
 ALWAYS = (400, 401, 403, 422, 429, 500, 502, 503, 504)
 
 
@@ -79,6 +90,8 @@ def build(app: FastAPI) -> Document:
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
     components["schemas"] |= _schemas_of(ErrorBody, RateLimitError)
+    components["parameters"] = {"IfNoneMatch": IF_NONE_MATCH}
+    components["headers"] = {"ETag": ETAG}
     components["responses"] = {f"Error{status}": _error_response(status) for status in ERROR_DESCRIPTIONS}
     for path, item in document["paths"].items():
         for method, operation in item.items():
@@ -143,8 +156,17 @@ def _complete(operation: dict[str, Any], path: str, method: str) -> None:
         responses["500"] = {"$ref": "#/components/responses/Error500"}
         if operation.get("parameters"):
             responses["422"] = {"$ref": "#/components/responses/Error422"}
+    if str(NOT_MODIFIED) in responses:
+        _add_revalidation(operation)
     operation["responses"] = dict(sorted(responses.items()))
     _add_examples(operation)
+
+
+def _add_revalidation(operation: dict[str, Any]) -> None:
+    operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/IfNoneMatch"})
+    operation["responses"][str(NOT_MODIFIED)] = {"description": "The caller has this answer already."}
+    for status in ("200", str(NOT_MODIFIED)):
+        operation["responses"][status]["headers"] = {"ETag": {"$ref": "#/components/headers/ETag"}}
 
 
 def _statuses(operation: dict[str, Any], path: str, method: str) -> list[int]:

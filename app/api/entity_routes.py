@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.entities import Entity, Kind, entity_in_path
-from app.api.envelope import paged_locally, success
+from app.api.envelope import paged_locally, success, tagged
+from app.api.etags import revalidated
 from app.api.route import PREFIX, requires
 from app.deps import PageNumber, PageSize, UpstreamDep
 from app.schemas.common import Deleted, TypeList
@@ -53,12 +54,12 @@ def _add_single(router: APIRouter, kind: Kind, answer: type[BaseModel]) -> None:
         kind.path,
         operation_id=f"get_{kind.word}",
         summary=f"Get one {kind.word}",
-        responses={200: {"model": answer}},
+        responses=revalidated(answer),
         openapi_extra=requires(f"{kind.plural}:read"),
     )
     async def get(upstream: UpstreamDep, entity: Annotated[Entity, Depends(find)]) -> Response:
         """Return it as ThingsBoard holds it, addressed by its id or by `name:` and its exact name."""
-        return success({"data": await upstream.entities(entity.type).get(entity.id)})
+        return tagged({"data": await upstream.entities(entity.type).get(entity.id)})
 
     @router.patch(
         kind.path,
@@ -92,7 +93,7 @@ def _add_types(router: APIRouter, kind: Kind) -> None:
         f"/{kind.word}-types",
         operation_id=f"list_{kind.word}_types",
         summary=f"List {kind.word} types",
-        responses={200: {"model": TypeList}},
+        responses=revalidated(TypeList),
         openapi_extra=requires(f"{kind.plural}:read"),
     )
     async def list_types(upstream: UpstreamDep, page: PageNumber = 0, page_size: PageSize = 100) -> Response:

@@ -6,8 +6,11 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from app.api.etags import TaggedAnswer, tag_of
 from app.thingsboard.pages import Page
 from app.times import now_ms
+
+BEFORE_TIMESTAMP = b'{"status":"success","timestamp":'
 
 
 def success(
@@ -27,9 +30,16 @@ def success(
     )
 
 
+def tagged(payload: Mapping[str, Any]) -> Response:
+    """Answer as `success` does, with an entity tag over the payload; the time stamp is no part of it."""
+    body = orjson.dumps({"status": "success", "timestamp": now_ms(), **payload})
+    after_timestamp = body.index(b",", len(BEFORE_TIMESTAMP))
+    return TaggedAnswer(body, tag_of(memoryview(body)[after_timestamp:]))
+
+
 def paged(page: Page, *, number: int, size: int) -> Response:
     """Answer a page of ThingsBoard objects, unchanged."""
-    return success({"data": page.items, "pagination": _pagination(page, number, size)})
+    return tagged({"data": page.items, "pagination": _pagination(page, number, size)})
 
 
 def paged_locally(items: Sequence[dict[str, Any]], *, number: int, size: int) -> Response:

@@ -13,7 +13,7 @@ from secure import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Answers are data: nothing in them may run, frame or load anything. Tokens and telemetry are not cached.
+#: Answers are data: nothing in them may run, frame or load anything.
 POLICY = Secure(
     csp=ContentSecurityPolicy()
     .default_src("'none'")

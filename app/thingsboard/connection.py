@@ -177,7 +177,19 @@ def _checked(answer: Answer, *, is_one_object: bool) -> Answer:
     error = error_for(answer)
     if is_one_object and isinstance(error, NotAllowed):
         raise NotFound(note=error.note)
+    if not is_one_object and isinstance(error, NotFound):
+        # A list is always there: something else than ThingsBoard answers, or at another path.
+        raise UpstreamGarbled(note=error.note)
     raise error
+
+
+def acknowledge(answer: Answer) -> None:
+    """Make sure that a write was acknowledged by ThingsBoard itself: 200 and nothing else (recordings).
+
+    A page that a proxy or a portal shows instead would otherwise pass for stored data.
+    """
+    if answer.status != 200 or answer.body:  # noqa: PLR2004 - HTTP's OK
+        raise UpstreamGarbled(note="no_acknowledgement")
 
 
 def decode(answer: Answer) -> Any:

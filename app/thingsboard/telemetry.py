@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from urllib.parse import quote
 
 from app.errors import UpstreamGarbled
-from app.thingsboard.connection import Connection, Query, expect_list, expect_object
+from app.thingsboard.connection import Connection, Query, acknowledge, expect_list, expect_object
 from app.thingsboard.errors import keys_in
 
 #: Where ThingsBoard keeps telemetry of any entity.
@@ -128,7 +128,7 @@ class TelemetryCalls:
         suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
         with keys_in("telemetry_data"):
-            await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent)
+            acknowledge(await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent))
 
     async def delete(
         self,
@@ -154,7 +154,7 @@ class TelemetryCalls:
                     "endTs": end_ts,
                     "rewriteLatestIfDeleted": True,
                 }
-                await self._connection.call("DELETE", path, query=query, is_idempotent=True)
+                acknowledge(await self._connection.call("DELETE", path, query=query, is_idempotent=True))
         finally:
             self.forget(entity_type, entity_id)
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.api.entities import ASSET
 from app.api.entity_routes import add_entity_routes, sorting
 from app.api.envelope import paged
+from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
 from app.deps import ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
 from app.schemas.assets import AssetAnswer, AssetList
@@ -20,7 +21,7 @@ router = versioned_router("assets")
     "/assets",
     operation_id="list_assets",
     summary="List assets",
-    responses={200: {"model": AssetList}},
+    responses=revalidated(AssetList),
     openapi_extra=requires("assets:read"),
 )
 async def list_assets(

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.entities import ASSET, DEVICE, Entity, Kind, entity_in_path
-from app.api.envelope import success
+from app.api.envelope import success, tagged
+from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
 from app.api.v1.uploads import JsonBody
 from app.deps import UpstreamDep
@@ -53,19 +54,19 @@ def _add_reads(kind: Kind, one_scope: type[BaseModel], all_scopes: type[BaseMode
         f"{kind.path}/attributes",
         operation_id=kind.operation("get_all_{}attributes"),
         summary=f"Get all attributes of one {kind.word}",
-        responses={200: {"model": all_scopes}},
+        responses=revalidated(all_scopes),
         openapi_extra=requires("attributes:read"),
     )
     async def get_all_attributes(upstream: UpstreamDep, entity: Annotated[Entity, Depends(find)]) -> Response:
         """Return the attributes of all three scopes."""
         found = await attributes.read_all(upstream, entity.type, entity.id)
-        return success({**entity.identified, "data": found})
+        return tagged({**entity.identified, "data": found})
 
     @router.get(
         f"{kind.path}/attributes/{{scope}}",
         operation_id=kind.operation("get_{}attributes"),
         summary=f"Get attributes of one {kind.word}",
-        responses={200: {"model": one_scope}},
+        responses=revalidated(one_scope),
         openapi_extra=requires("attributes:read"),
     )
     async def get_attributes(
@@ -79,7 +80,7 @@ def _add_reads(kind: Kind, one_scope: type[BaseModel], all_scopes: type[BaseMode
         """Return attributes of one scope. Keys that the entity does not have are left out."""
         name = SCOPE_NAMES[scope]
         found = await attributes.read_some(upstream, entity.type, entity.id, name, keys)
-        return success({**entity.identified, "scope": name, "data": found})
+        return tagged({**entity.identified, "scope": name, "data": found})
 
 
 def _add_upload(kind: Kind, answer: type[BaseModel]) -> None:

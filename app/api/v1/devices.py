@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.api.entities import DEVICE, Entity, entity_in_path
 from app.api.entity_routes import add_entity_routes, sorting
 from app.api.envelope import paged, success
+from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
 from app.context import context_of
 from app.deps import CallerDep, ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
@@ -23,7 +24,7 @@ security_log = structlog.get_logger("security")
     "/devices",
     operation_id="list_devices",
     summary="List devices",
-    responses={200: {"model": DeviceList}},
+    responses=revalidated(DeviceList),
     openapi_extra=requires("devices:read"),
 )
 async def list_devices(

@@ -6,7 +6,8 @@ from fastapi import Path, Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from app.api.envelope import paged_locally, success
+from app.api.envelope import paged_locally, success, tagged
+from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
 from app.deps import PageNumber, PageSize, UpstreamDep
 from app.errors import UnprocessableRequest
@@ -25,7 +26,7 @@ Reference = Query(
     "/relations",
     operation_id="list_relations",
     summary="List the relations of one entity",
-    responses={200: {"model": RelationList}},
+    responses=revalidated(RelationList),
     openapi_extra=requires("relations:read"),
 )
 async def list_relations(
@@ -101,7 +102,7 @@ def parse_relation(named: dict[str, Any], body: bytes) -> RelationBody:
     "/graph/{root_id}",
     operation_id="get_graph",
     summary="Get the relation graph around an entity",
-    responses={200: {"model": Graph}},
+    responses=revalidated(Graph),
     openapi_extra=requires("relations:read"),
 )
 async def get_graph(
@@ -139,4 +140,4 @@ async def get_graph(
         types=chosen,
         node_limit=hard_node_limit,
     )
-    return success(walked)
+    return tagged(walked)

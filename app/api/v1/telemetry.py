@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from app import key_names
 from app.api.entities import ASSET, DEVICE, Entity, Kind, entity_in_path
-from app.api.envelope import success
+from app.api.envelope import success, tagged
+from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
 from app.api.streaming import BINARY, StreamedAnswer
 from app.deps import UpstreamDep
@@ -64,7 +65,7 @@ EndQuery = Annotated[
 Format = Literal["json", "csv", "jsonl", "xlsx"]
 
 
-def named_keys(keys: KeysQuery = None) -> list[str] | None:
+async def named_keys(keys: KeysQuery = None) -> list[str] | None:
     """Read the list of keys, each once."""
     if keys is None:
         return None
@@ -77,7 +78,7 @@ def named_keys(keys: KeysQuery = None) -> list[str] | None:
     return named
 
 
-def span_of_query(start_ts: StartQuery = None, end_ts: EndQuery = None) -> tuple[int, int]:
+async def span_of_query(start_ts: StartQuery = None, end_ts: EndQuery = None) -> tuple[int, int]:
     """Read the range, everything up to now unless given."""
     return parse_range(start_ts, end_ts, default_start=0)
 
@@ -93,7 +94,7 @@ class Wishes:
     accept_encoding: str | None
 
 
-def read_wishes(
+async def read_wishes(
     keys: Annotated[list[str] | None, Depends(named_keys)],
     span: Annotated[tuple[int, int], Depends(span_of_query)],
     layout: Annotated[
@@ -121,20 +122,20 @@ def _add_values(routes: APIRouter, kind: Kind) -> None:
         f"{kind.path}/keys",
         operation_id=kind.operation("list_{}telemetry_keys"),
         summary=f"List the telemetry keys of a {kind.word}",
-        responses={200: {"model": KeyList}},
+        responses=revalidated(KeyList),
         openapi_extra=SCOPE,
     )
     async def list_telemetry_keys(
         upstream: UpstreamDep, entity: Annotated[Entity, Depends(find)]
     ) -> Response:
         """Return the keys that have ever had a value and were not deleted."""
-        return success({**entity.identified, "keys": await upstream.telemetry.keys(entity.type, entity.id)})
+        return tagged({**entity.identified, "keys": await upstream.telemetry.keys(entity.type, entity.id)})
 
     @routes.get(
         f"{kind.path}/telemetry/latest",
         operation_id=kind.operation("get_{}latest_telemetry"),
         summary=f"Get the latest values of a {kind.word}",
-        responses={200: {"model": LatestAnswer}},
+        responses=revalidated(LatestAnswer),
         openapi_extra=SCOPE,
     )
     async def get_latest_telemetry(
@@ -142,7 +143,7 @@ def _add_values(routes: APIRouter, kind: Kind) -> None:
     ) -> Response:
         """Return the newest point of each key with the type it was stored with; null for an unknown key."""
         values = await latest_of(upstream, (entity.type, entity.id), keys)
-        return success({**entity.identified, "keys_requested": keys or list(values), "data": values})
+        return tagged({**entity.identified, "keys_requested": keys or list(values), "data": values})
 
 
 def _add_history(routes: APIRouter, kind: Kind) -> None:
