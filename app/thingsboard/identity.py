@@ -40,14 +40,16 @@ class IdentitySource:
     async def get(self) -> Identity:
         """Return the account, or raise LoginRefused for one that cannot do this work."""
         if self._identity is None:
-            self._identity = await self.check()
+            self._identity = await self._ask(is_shared=True)
         return self._identity
 
     async def check(self) -> Identity:
         """Ask now: shows that ThingsBoard answers and takes our credential."""
-        return self._read(
-            expect_object(await self._connection.get_json("/api/auth/user", is_one_object=False))
-        )
+        return await self._ask(is_shared=False)
+
+    async def _ask(self, *, is_shared: bool) -> Identity:
+        user = await self._connection.get_json("/api/auth/user", is_one_object=False, is_shared=is_shared)
+        return self._read(expect_object(user))
 
     async def version(self) -> tuple[int, int] | None:
         """Return ThingsBoard's version as (major, minor), or None where it does not tell."""
