@@ -43,7 +43,7 @@ async def test_an_unknown_key_is_null_and_doubles_are_asked_once(
 ) -> None:
     device = device_id(simulator)
     load(simulator, device, "temperature", [(START, 1), (START + 1, 2)])
-    path = f"{DEVICES}/{device}/telemetry/latest?keys=temperature,nope, temperature"
+    path = f"{DEVICES}/{device}/telemetry/latest?keys=temperature,nope,temperature"
     answer = (await gateway.get(path)).json()
     assert answer["keys_requested"] == ["temperature", "nope"]
     assert answer["data"] == {"temperature": {"ts": START + 1, "value": 2}, "nope": None}

@@ -92,10 +92,12 @@ def parse_relation(named: dict[str, Any], body: bytes) -> RelationBody:
         return RelationBody.model_validate_json(body) if body else RelationBody.model_validate(named)
     except ValidationError as error:
         fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"]) or "body"
-        raise UnprocessableRequest(
-            f"{field}: {fault['msg']}", details={"field": field, "issue": fault["msg"]}
-        ) from None
+        path = [str(part) for part in fault["loc"]]
+        field, issue = ".".join(path) or "body", fault["msg"]
+        if not body:
+            # In the query the parts of an end are parameters of their own.
+            field, issue = "_".join(path).replace("entity_", ""), "is needed"
+        raise UnprocessableRequest(f"{field}: {issue}", details={"field": field, "issue": issue}) from None
 
 
 @router.get(

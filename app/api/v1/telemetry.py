@@ -69,7 +69,8 @@ async def named_keys(keys: KeysQuery = None) -> list[str] | None:
     """Read the list of keys, each once."""
     if keys is None:
         return None
-    named = [key for key in dict.fromkeys(part.strip() for part in keys.split(",")) if key]
+    # As they are: a blank at an edge may belong to the key, and ` lead` is not `lead`.
+    named = [key for key in dict.fromkeys(keys.split(",")) if key]
     if not named:
         issue = "must name at least one key; leave it out for all keys"
         raise UnprocessableRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
