@@ -371,3 +371,18 @@ async def test_a_fault_of_thingsboard_is_told_as_such(
         query = {"start_ts": START, "agg": "AVG"}
         answer = await gateway.post(f"{DEVICES}/{device}/telemetry/query", json=query)
         assert answer.status_code == expected
+
+
+async def test_empty_buckets_do_not_use_up_the_limit(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    """Sixty days by the hour are 1,440 buckets; only two of them hold anything."""
+    device = device_id(simulator)
+    hour = 3_600_000
+    load(simulator, device, "k", [(START, 1), (START + 1_430 * hour, 2)])
+    query = {"keys": ["k"], "start_ts": START, "end_ts": START + 1_440 * hour, "interval": hour, "agg": "MAX"}
+    for order in ("ASC", "DESC"):
+        answer = await gateway.post(f"{DEVICES}/{device}/telemetry/query", json={**query, "order": order})
+        body = answer.json()
+        assert sorted(point["value"] for point in body["data"]["k"]) == [1, 2]
+        assert body["metadata"]["truncated"] is False

@@ -242,8 +242,8 @@ class QueryFields(BaseModel):
         Field(
             ge=1,
             le=10_000,
-            description="Points, or buckets (empty ones included), of each key in this answer. All keys and "
-            f"devices share {MOST_POINTS} points: many of them lower the limit, and `query.limit` says so.",
+            description="Points, or buckets (empty ones only with `fill`), of each key in this answer. "
+            f"All keys and devices share {MOST_POINTS} points: many of them lower the limit, and `query.limit` says so.",
         ),
     ] = 1_000
     interval: Interval = None

@@ -1,6 +1,6 @@
 """One page of points or aggregates of one entity, and the cursor to the next."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,6 +22,8 @@ from app.times import DAY_MS, now_ms, parse_range, parse_time
 POINTS_A_CALL = 20_000
 HOUR_MS = 3_600_000
 NO_AGGREGATION = "NONE"
+#: How often an aggregate goes on where buckets were empty, before the rest is left to the cursor.
+ROUNDS = 10
 TOO_LOW = "COUNT is too low: the values are of mixed types, and ThingsBoard counts only one of them"
 
 
@@ -210,14 +212,27 @@ async def _aggregates(
     upstream: ThingsBoardClient, plan: _Plan, warnings: list[dict[str, str]]
 ) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
     question = plan.question
-    buckets, boundary = _buckets(plan)
     function = Function(question.agg, question.interval, question.time_zone)
-    in_time = buckets if plan.order == "ASC" else buckets[::-1]
-    exact = await exact_aggregate(
-        upstream, plan.entity, plan.keys, function, in_time, most_raw_points=plan.most_raw_points
-    )
-    warnings += _warnings(exact, question.agg)
-    values = exact.found.values
+    boundary = plan.cursor.boundary if plan.cursor else None
+    buckets: list[Bucket] = []
+    values: dict[str, dict[Bucket, Any]] = {key: {} for key in plan.keys}
+    faults = _Faults()
+    room = plan.limit
+    for _ in range(ROUNDS):
+        some, boundary = _buckets(plan, boundary, room)
+        in_time = some if plan.order == "ASC" else some[::-1]
+        exact = await exact_aggregate(
+            upstream, plan.entity, plan.keys, function, in_time, most_raw_points=plan.most_raw_points
+        )
+        buckets += some
+        for key in plan.keys:
+            values[key] |= exact.found.values[key]
+        faults.add(exact)
+        # A bucket has one value a key at most, so this many more cannot exceed the limit of any.
+        room = plan.limit - max((len(found) for found in values.values()), default=0)
+        if question.fill is not None or boundary is None or not room:
+            break
+    warnings += faults.warnings(question.agg)
     data = {
         key: _aggregated(values[key], buckets, question.fill) if key in plan.known or values[key] else []
         for key in plan.keys
@@ -225,18 +240,15 @@ async def _aggregates(
     return data, plan.next_cursor(boundary=boundary)
 
 
-def _buckets(plan: _Plan) -> tuple[list[Bucket], int | None]:
-    """Return the buckets of this page in its order, and where the next page begins if there is one."""
+def _buckets(plan: _Plan, boundary: int | None, count: int) -> tuple[list[Bucket], int | None]:
+    """Return the next buckets in the order of the answer, and where those after them begin, if any."""
     start, end = plan.span
     grid = _grid(plan)
-    boundary = plan.cursor.boundary if plan.cursor else None
     if plan.order == "ASC":
-        buckets = list(
-            islice(buckets_forward(grid, start if boundary is None else boundary, end), plan.limit)
-        )
+        buckets = list(islice(buckets_forward(grid, start if boundary is None else boundary, end), count))
         reached = buckets[-1][1] if buckets else end
         return buckets, reached if reached < end else None
-    buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), plan.limit))
+    buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), count))
     reached = buckets[-1][0] if buckets else start
     return buckets, reached if reached > start else None
 
@@ -259,13 +271,29 @@ def _aggregated(
     ]
 
 
-def _warnings(exact: ExactAggregates, agg: str) -> list[dict[str, str]]:
-    nulls = "{} is null in {} bucket(s): {}"
-    no_number, too_many = "none of their values is a number", "too many values of mixed types to look through"
-    reasons = [(key, nulls.format(agg, n, no_number)) for key, n in exact.found.not_numeric.items()]
-    reasons += [(key, nulls.format(agg, n, too_many)) for key, n in exact.unknown.items()]
-    reasons += [(key, TOO_LOW) for key in sorted(exact.too_low)]
-    return [{"key": key, "reason": reason} for key, reason in reasons]
+class _Faults:
+    """What the values of a page cannot tell by themselves, over all its rounds."""
+
+    def __init__(self) -> None:
+        self._not_numeric: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._too_low: set[str] = set()
+
+    def add(self, exact: ExactAggregates) -> None:
+        """Take those of one round over."""
+        self._not_numeric.update(exact.found.not_numeric)
+        self._unknown.update(exact.unknown)
+        self._too_low.update(exact.too_low)
+
+    def warnings(self, agg: str) -> list[dict[str, str]]:
+        """Return one warning a key and kind."""
+        nulls = "{} is null in {} bucket(s): {}"
+        no_number = "none of their values is a number"
+        too_many = "too many values of mixed types to look through"
+        reasons = [(key, nulls.format(agg, n, no_number)) for key, n in self._not_numeric.items()]
+        reasons += [(key, nulls.format(agg, n, too_many)) for key, n in self._unknown.items()]
+        reasons += [(key, TOO_LOW) for key in sorted(self._too_low)]
+        return [{"key": key, "reason": reason} for key, reason in reasons]
 
 
 def _echo(plan: _Plan) -> dict[str, Any]:
