@@ -259,6 +259,24 @@ async def test_a_write_that_nobody_knows_the_end_of_ends_the_sharing_too(
     assert (written.status_code, after.json()["data"]["limit"]["value"]) == (503, 3)
 
 
+async def test_a_read_that_began_during_a_write_is_not_joined_after_it(
+    app: FastAPI, gate: Gate, caller: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    device = device_id(simulator)
+    url = f"{DEVICES}/{device}/attributes/server"
+    # The simulator carries the write out after this time, and has answered the reads by then.
+    simulator.faults.latency(0.5, method="POST", path="/attributes/")
+    write = asyncio.create_task(caller.post(url, json={"limit": 3}))
+    await until(lambda: simulator.calls.total() == 1)
+    async with held_reads(app, gate, caller, url, "/values/", 2) as early:
+        gate.part = None
+        assert not write.done()
+        assert (await write).status_code == 201
+        after = await caller.get(url)
+    assert after.json()["data"]["limit"]["value"] == 3
+    assert "limit" not in (await early[0]).json()["data"]
+
+
 async def test_a_read_after_the_start_of_a_write_is_not_older_than_that(
     app: FastAPI, gate: Gate, caller: httpx.AsyncClient, simulator: Simulator
 ) -> None:
