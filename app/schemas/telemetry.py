@@ -243,7 +243,8 @@ class QueryFields(BaseModel):
             ge=1,
             le=10_000,
             description="Points, or buckets (empty ones only with `fill`), of each key in this answer. "
-            f"All keys and devices share {MOST_POINTS} points: many of them lower the limit, and `query.limit` says so.",
+            f"All keys and devices share {MOST_POINTS} points: many of them lower the limit, and "
+            "`query.limit` says so.",
         ),
     ] = 1_000
     interval: Interval = None
