@@ -121,7 +121,10 @@ class Server:
     def protocol_of(self, connection: socket.socket) -> GatewayProtocol:
         """Return the server's end."""
         return wait_for(
-            lambda: next((each for each in self.accepted if each.client == connection.getsockname()), None)
+            # The newest: ports come again, and an earlier connection of this test run may have had this one.
+            lambda: next(
+                (each for each in reversed(self.accepted) if each.client == connection.getsockname()), None
+            )
         )
 
     def exchange(self, *pieces: bytes) -> bytes:
