@@ -1395,7 +1395,7 @@ async def test_the_simulator_is_found_well(
 ) -> None:
     env = {"TB_HOST": simulator.url, "TB_USERNAME": f"{account}@thingsboard.org", "TB_PASSWORD": account}
     done = await asyncio.to_thread(program, "--json", *arguments, **env)
-    assert (done.returncode, done.stderr) == (code, b"")
+    assert (done.returncode, done.stderr) == (code, b""), done.stdout
     assert {check["status"] for check in json.loads(done.stdout)["checks"]} == statuses
     removed = [call for call in simulator.calls.elements() if call.startswith("DELETE /api/device/")]
     assert len(removed) == simulator.calls["POST /api/device"] == ((account, arguments) == ("tenant", []))
