@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from app import errors
 from app.context import KEY, RequestContext
+from app.preferences import weights_of
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -105,25 +106,10 @@ def from_validation(error: RequestValidationError) -> errors.GatewayError:
 
 def wants_problem_json(scope: Scope) -> bool:
     """Tell whether the caller prefers RFC 9457 to plain JSON (RFC 9110, 12.5.1)."""
-    weights: dict[str, float] = {}
-    for name, value in scope["headers"]:
-        if name == b"accept":
-            for part in value.decode("latin-1").lower().split(","):
-                media_type, *parameters = part.split(";")
-                weights[media_type.strip()] = _weight(parameters)
+    accepted = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
+    weights = weights_of(",".join(accepted))
     wanted = weights.get(PROBLEM_JSON, 0.0)
     return wanted > 0 and wanted >= weights.get("application/json", 0.0)
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 def render(error: errors.GatewayError, scope: Scope) -> Response:

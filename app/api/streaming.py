@@ -8,6 +8,8 @@ from contextlib import aclosing
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
+from app.preferences import weights_of
+
 #: Higher levels cost more time than they save bytes on telemetry.
 GZIP_LEVEL = 4
 GZIP = zlib.MAX_WBITS | 16
@@ -66,20 +68,6 @@ async def gzipped(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
 
 def accepts_gzip(header: str | None) -> bool:
     """Tell whether `Accept-Encoding` prefers gzip to no compression (RFC 9110, 12.5.3)."""
-    weights: dict[str, float] = {}
-    for part in (header or "").split(","):
-        name, *parameters = part.split(";")
-        weights[name.strip().lower()] = _weight(parameters)
+    weights = weights_of(header or "")
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "q":
-            try:
-                return float(value.strip())
-            except ValueError:
-                return 0.0
-    return 1.0
