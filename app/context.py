@@ -8,12 +8,36 @@ KEY = "gateway.context"
 
 
 @dataclass(frozen=True, slots=True)
+class Restrictions:
+    """Which objects a key may see. Each one that is given narrows: an object must meet all of them."""
+
+    #: UUIDs of devices.
+    devices: frozenset[str] | None = None
+    #: Exact names of device types.
+    device_types: frozenset[str] | None = None
+    #: UUID of a customer: its devices and assets.
+    customer: str | None = None
+    #: UUID of an asset: itself and what lies below it by relations.
+    asset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who holds the API key of this request."""
+    """Who holds the API key of this request, and what the key may do."""
 
     id: str
     name: str
     scopes: frozenset[str]
+    #: None: whatever the credential of its upstream may see.
+    restrictions: Restrictions | None = None
+    #: Name of the ThingsBoard credential that serves this key.
+    upstream: str = "default"
+    #: Limits of the key's own, such as `10/second;1000/hour`, in place of those per address.
+    rate_limit: str | None = None
+    #: Streams that may be open at once; None: no limit of the key's own.
+    max_streams: int | None = None
+    #: ms since the epoch.
+    expires_at: int | None = None
 
 
 @dataclass(slots=True)
