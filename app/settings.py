@@ -138,6 +138,11 @@ class Settings(BaseSettings):
             raise ValueError("must not hold credentials: use TB_USERNAME and TB_PASSWORD")
         if parts.path not in {"", "/"} or parts.query or parts.fragment:
             raise ValueError("must end after the host and port")
+        try:
+            # The port is read on access; a host name has labels of 1 to 63 characters.
+            _ = parts.port, parts.hostname.encode("idna")
+        except ValueError:
+            raise ValueError("must have a valid host name and port") from None
         return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("backend_cors_origins")

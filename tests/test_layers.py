@@ -58,8 +58,8 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
 
 
 def test_only_the_transport_knows_the_http_library() -> None:
-    users = {path.name for path in FILES if any(name.startswith("aiohttp") for name in imports(path))}
-    assert users == {"transport.py"}
+    users = {path.name for path in FILES if any(name.split(".")[0] == "aiohttp" for name in imports(path))}
+    assert users == {"aiohttp_transport.py"}
 
 
 def test_nothing_uses_base_http_middleware() -> None:

@@ -59,6 +59,8 @@ def test_the_least_configuration_is_enough(load: Load) -> None:
         ({"TB_HOST": "ftp://tb.example.com"}, "TB_HOST: must look like"),
         ({"TB_HOST": "https://user:pass@tb.example.com"}, "TB_HOST: must not hold credentials"),
         ({"TB_HOST": "https://tb.example.com/?a=b"}, "TB_HOST: must end after"),
+        ({"TB_HOST": "https://tb..example.com"}, "TB_HOST: must have a valid host name and port"),
+        ({"TB_HOST": "https://tb.example.com:70000"}, "TB_HOST: must have a valid host name and port"),
         ({"TB_PASSWORD": None}, "TB_USERNAME and TB_PASSWORD are needed"),
         ({"TB_USERNAME": None}, "TB_USERNAME and TB_PASSWORD are needed"),
         ({"TB_API_KEY": "tb_0123456789"}, "exclude each other"),

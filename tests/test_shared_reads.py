@@ -11,8 +11,9 @@ from fastapi import FastAPI
 
 from app import errors
 from app.factory import create_app
+from app.thingsboard.aiohttp_transport import AiohttpTransport
 from app.thingsboard.shared_reads import own_copy
-from app.thingsboard.transport import AiohttpTransport, Answer
+from app.thingsboard.transport import Answer
 from tb_simulator.server import Simulator
 from tests.conftest import API_KEY, GatewayFactory, SettingsFactory
 from tests.serving import serve

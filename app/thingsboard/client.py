@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from app.settings import Settings
 from app.thingsboard.attributes import AttributeCalls
+from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.connection import Connection, expect_object
 from app.thingsboard.entities import DeviceCalls, EntityCalls
 from app.thingsboard.identity import IdentitySource
@@ -11,7 +12,7 @@ from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
 from app.thingsboard.telemetry import TelemetryCalls
 from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
-from app.thingsboard.transport import AiohttpTransport, Transport, tls_policy
+from app.thingsboard.transport import Transport, proxy_for, tls_policy
 
 
 class ThingsBoardClient:
@@ -30,11 +31,7 @@ class ThingsBoardClient:
     @classmethod
     def from_settings(cls, settings: Settings, transport: Transport | None = None) -> Self:
         """Build the client; nothing is sent yet."""
-        transport = transport or AiohttpTransport(
-            settings.tb_host,
-            tls=tls_policy(settings.tb_ca_file, verify=settings.tb_verify_tls),
-            connections=settings.tb_max_connections,
-        )
+        transport = transport or _transport(settings)
         return cls(
             Connection(
                 transport,
@@ -55,6 +52,16 @@ class ThingsBoardClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.connection.transport.aclose()
+
+
+def _transport(settings: Settings) -> Transport:
+    tls = tls_policy(settings.tb_ca_file, verify=settings.tb_verify_tls)
+    if proxy_for(settings.tb_host) is None:
+        return BareTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
+    # Imported here: it costs every start 0.2 s, and few need it.
+    from app.thingsboard.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
+
+    return AiohttpTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
 
 
 def _credential(settings: Settings, transport: Transport) -> Credential:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import GatewayError, UpstreamGarbled, UpstreamReset, UpstreamTimeout
+from app.thingsboard.aiohttp_transport import AiohttpTransport
 from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.http_connection import HEAD_LIMIT, PIECE, AnswerReader, HTTPConnection
-from app.thingsboard.transport import AiohttpTransport, Answer
+from app.thingsboard.transport import Answer
 from tests.thingsboard.scripted_upstream import (
     CHUNKED,
     HEAD,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import UpstreamGarbled, UpstreamReset, UpstreamTimeout, UpstreamUnreachable
-from app.thingsboard.transport import AiohttpTransport, proxy_for, tls_policy
+from app.thingsboard.aiohttp_transport import AiohttpTransport
+from app.thingsboard.transport import proxy_for, tls_policy
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}"
