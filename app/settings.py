@@ -41,6 +41,16 @@ StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 NetworkList = Annotated[tuple[IPNetwork, ...], NoDecode, BeforeValidator(_split_list)]
 
 
+def exact_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that each is what a browser would send as `Origin`."""
+    for origin in value:
+        parts = urlsplit(origin)
+        is_whole = origin.rstrip("/") == f"{parts.scheme}://{parts.netloc}"
+        if parts.scheme not in {"http", "https"} or not is_whole or set(parts.netloc) & set("*@"):
+            raise ValueError("must be exact origins such as https://app.example.com (no *, no path)")
+    return tuple(origin.rstrip("/") for origin in value)
+
+
 class Settings(BaseSettings):
     """Every setting, named like its environment variable. The description is the documentation."""
 
@@ -148,11 +158,7 @@ class Settings(BaseSettings):
     @field_validator("backend_cors_origins")
     @classmethod
     def _are_exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            parts = urlsplit(origin)
-            if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path not in {"", "/"}:
-                raise ValueError("must be exact origins such as https://app.example.com (no *, no path)")
-        return tuple(origin.rstrip("/") for origin in value)
+        return exact_origins(value)
 
     @field_validator("redis_url")
     @classmethod

@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.errors import InvalidRequest
@@ -14,6 +14,7 @@ EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999
 NUMBER = re.compile(r"-?[0-9]{1,16}")
 MS_PER_SECOND = 1_000
 DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now_ms() -> int:
@@ -45,9 +46,19 @@ def _parse_iso(text: str, field: str) -> int:
         raise bad_time(field, "must be ms since the epoch or ISO 8601") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
+    return ms_of(moment)
+
+
+def ms_of(moment: datetime) -> int:
+    """Return ms since the epoch of a moment that knows its offset."""
     # Whole numbers throughout: a float would round some ms to its neighbour.
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - EPOCH
     return delta.days * DAY_MS + delta.seconds * MS_PER_SECOND + delta.microseconds // 1_000
+
+
+def iso_of(ms: int) -> str:
+    """Return ISO 8601 in UTC, to the second: `2027-01-31T00:00:00Z`."""
+    return (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def parse_range(start: Any, end: Any, *, default_start: int) -> tuple[int, int]:
