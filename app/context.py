@@ -36,8 +36,10 @@ class Caller:
     rate_limit: str | None = None
     #: Streams that may be open at once; None: no limit of the key's own.
     max_streams: int | None = None
-    #: ms since the epoch.
+    #: When this key stops working, in ms since the epoch.
     expires_at: int | None = None
+    #: Which secret it came with, to find it again after the key file changed.
+    digest: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(slots=True)
