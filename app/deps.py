@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 
 from app.context import Caller, context_of
 from app.errors import NotAuthenticated
+from app.services.restricted import restricted
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
 
@@ -17,8 +18,14 @@ async def _settings(request: Request) -> Settings:
 
 
 async def _upstream(request: Request) -> ThingsBoardClient:
+    """Return ThingsBoard as the caller's key may see it: what a restriction hides is not there."""
     upstream: ThingsBoardClient = request.app.state.upstream
-    return upstream
+    caller = context_of(request.scope).caller
+    if caller is None:
+        raise NotAuthenticated
+    if caller.restrictions is None:
+        return upstream
+    return restricted(upstream, caller.restrictions)
 
 
 async def _caller(request: Request) -> Caller:

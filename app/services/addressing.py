@@ -33,10 +33,12 @@ def check_reference(reference: str) -> str:
 
 
 async def resolve(upstream: ThingsBoardClient, entity_type: str, reference: str, field: str = "id") -> str:
-    """Return the entity's UUID. A UUID is not looked up; a name is, each time, and never remembered.
+    """Return the UUID of an entity that the caller's key may see: every id of a request passes here.
+
+    For a key without restrictions a UUID is not looked up. A name is, each time, and never remembered.
 
     Raises:
-        NotFound: no entity has this name.
+        NotFound: no entity has this name, or the key may not see the entity.
         UnprocessableRequest: the reference is neither.
     """
     try:
@@ -46,9 +48,9 @@ async def resolve(upstream: ThingsBoardClient, entity_type: str, reference: str,
             f"{field}: {error}", details={"field": field, "issue": str(error)}
         ) from None
     if uuid is not None:
+        await upstream.check(entity_type, uuid)
         return uuid
-    entity = await upstream.entities(entity_type).get_by_name(reference.removeprefix(NAME_PREFIX))
-    found = find_uuid(str(entity.get("id", {}).get("id", "")))
+    found = find_uuid(await upstream.entities(entity_type).id_by_name(reference.removeprefix(NAME_PREFIX)))
     if found is None:
         raise NotFound
     return found

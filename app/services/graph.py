@@ -13,14 +13,6 @@ from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.relations import Direction
 
 GraphDirection = Literal["FROM", "TO", "BOTH"]
-#: Where each type of root is read, for its name: a walk never tells it (recordings relations.json).
-ROOT_PATHS = {
-    "DEVICE": "/api/device/{}",
-    "ASSET": "/api/asset/{}",
-    "ENTITY_VIEW": "/api/entityView/{}",
-    "CUSTOMER": "/api/customer/{}",
-}
-
 Key = tuple[str, str]
 
 
@@ -72,7 +64,8 @@ async def build(
 async def _name_of(upstream: ThingsBoardClient, root_type: str, root_id: str, reference: str) -> str | None:
     if reference.startswith(NAME_PREFIX):
         return reference.removeprefix(NAME_PREFIX)
-    root = await upstream.get_object(ROOT_PATHS[root_type].format(root_id))
+    # A walk never tells the root's name (recordings relations.json).
+    root = await upstream.get_entity(root_type, root_id)
     # Customers have a title in the place of a name.
     return root.get("title") or root.get("name")
 

@@ -17,13 +17,18 @@ NO_NAME = "N/A"
 
 
 async def resolve_any(upstream: ThingsBoardClient, entity_type: str, reference: str, field: str) -> str:
-    """Return the UUID of an entity of any shown type; only devices and assets have names here."""
+    """Return the UUID of an entity of any shown type; only devices and assets have names here.
+
+    Raises:
+        NotFound: the caller's key may not see it.
+    """
     if entity_type in NAMED_TYPES:
         return await resolve(upstream, entity_type, reference, field)
     uuid = find_uuid(reference)
     if uuid is None:
         issue = f"must be a UUID: a {entity_type} cannot be addressed by name"
         raise UnprocessableRequest(f"{field}: {issue}", details={"field": field, "issue": issue})
+    await upstream.check(entity_type, uuid)
     return uuid
 
 

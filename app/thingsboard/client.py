@@ -1,7 +1,9 @@
 """The one client that all requests of an upstream share."""
 
+from collections import OrderedDict
 from typing import Any, Self
 
+from app.context import Restrictions
 from app.settings import Settings
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.bare_transport import BareTransport
@@ -13,6 +15,14 @@ from app.thingsboard.relations import RelationCalls
 from app.thingsboard.telemetry import TelemetryCalls
 from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
 from app.thingsboard.transport import Transport, proxy_for, tls_policy
+
+#: Where one entity of each type is read.
+ENTITY_PATHS = {
+    "DEVICE": "/api/device/{}",
+    "ASSET": "/api/asset/{}",
+    "ENTITY_VIEW": "/api/entityView/{}",
+    "CUSTOMER": "/api/customer/{}",
+}
 
 
 class ThingsBoardClient:
@@ -27,6 +37,8 @@ class ThingsBoardClient:
         self.attributes = AttributeCalls(connection)
         self.relations = RelationCalls(connection)
         self.queries = QueryCalls(connection)
+        #: This upstream as restricted keys see it, by restriction (`app/services/restricted.py`).
+        self.restricted: OrderedDict[Restrictions, ThingsBoardClient] = OrderedDict()
 
     @classmethod
     def from_settings(cls, settings: Settings, transport: Transport | None = None) -> Self:
@@ -45,8 +57,12 @@ class ThingsBoardClient:
         """Return the calls for DEVICE or ASSET."""
         return self.devices if entity_type == "DEVICE" else self.assets
 
-    async def get_object(self, path: str) -> dict[str, Any]:
-        """Return any one ThingsBoard object by path, or raise NotFound."""
+    async def check(self, entity_type: str, entity_id: str) -> None:
+        """Raise NotFound when the caller's key may not see this entity. Here ThingsBoard alone decides."""
+
+    async def get_entity(self, entity_type: str, entity_id: str) -> dict[str, Any]:
+        """Return a device, asset, entity view or customer, or raise NotFound."""
+        path = ENTITY_PATHS[entity_type].format(entity_id)
         return expect_object(await self.connection.get_json(path))
 
     async def aclose(self) -> None:

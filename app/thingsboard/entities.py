@@ -1,13 +1,15 @@
 """Devices and assets: the same calls under different names."""
 
-from collections.abc import Callable
+from asyncio import gather
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.errors import NotFound
+from app.errors import NotFound, UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, acknowledge, decode, expect_list, expect_object
 from app.thingsboard.identity import IdentitySource
 from app.thingsboard.pages import Page, read_page
+from app.thingsboard.telemetry import joined_keys
 
 #: Page size when a customer user's objects are searched for an exact name.
 SEARCH_PAGE_SIZE = 100
@@ -20,6 +22,8 @@ class Routes:
     """ThingsBoard's names for one kind of entity."""
 
     one: str
+    many: str
+    ids_parameter: str
     listed: str
     by_name: str
     name_parameter: str
@@ -27,8 +31,18 @@ class Routes:
 
 
 ROUTES: dict[EntityType, Routes] = {
-    "DEVICE": Routes("/api/device", "deviceInfos", "devices", "deviceName", "/api/device/types"),
-    "ASSET": Routes("/api/asset", "assets", "assets", "assetName", "/api/asset/types"),
+    "DEVICE": Routes(
+        "/api/device",
+        "/api/devices",
+        "deviceIds",
+        "deviceInfos",
+        "devices",
+        "deviceName",
+        "/api/device/types",
+    ),
+    "ASSET": Routes(
+        "/api/asset", "/api/assets", "assetIds", "assets", "assets", "assetName", "/api/asset/types"
+    ),
 }
 
 
@@ -56,9 +70,27 @@ class EntityCalls:
         path = identity.scoped(self._routes.listed)
         return read_page(await self._connection.get_json(path, query=query, is_one_object=False))
 
+    async def list_of_customer(self, customer_id: str, query: Query) -> Page:
+        """Return one page of a customer's objects, or raise NotFound: missing, or not for this account."""
+        path = f"/api/customer/{customer_id}/{self._routes.listed}"
+        return read_page(await self._connection.get_json(path, query=query))
+
     async def get(self, entity_id: str) -> dict[str, Any]:
         """Return one object, or raise NotFound."""
         return expect_object(await self._connection.get_json(f"{self._routes.one}/{entity_id}"))
+
+    async def get_many(self, entity_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return objects by id, without order; those that the account may not see are absent."""
+        calls = [
+            self._connection.get_json(
+                self._routes.many, query={self._routes.ids_parameter: joined}, is_one_object=False
+            )
+            for joined in joined_keys(entity_ids)
+        ]
+        try:
+            return {item["id"]["id"]: item for found in await gather(*calls) for item in expect_list(found)}
+        except (KeyError, TypeError):
+            raise UpstreamGarbled(note="not_an_entity") from None
 
     async def get_by_name(self, name: str) -> dict[str, Any]:
         """Return the object with exactly this name, or raise NotFound."""
@@ -68,6 +100,13 @@ class EntityCalls:
             query: Query = {self._routes.name_parameter: name}
             return expect_object(await self._connection.get_json(path, query=query))
         return await self._search(path, name)
+
+    async def id_by_name(self, name: str) -> str:
+        """Return the id of the object with exactly this name, or raise NotFound."""
+        try:
+            return str((await self.get_by_name(name))["id"]["id"])
+        except (KeyError, TypeError):
+            raise UpstreamGarbled(note="not_an_entity") from None
 
     async def _search(self, path: str, name: str) -> dict[str, Any]:
         # Customer users have no route by name: search for the text and take the exact match.
