@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from app import api_keys
+from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
 from app.counters import MemoryStorage, RedisStorage
@@ -36,7 +37,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
     redis = RedisStorage(settings.redis_url) if settings.redis_url else None
     counter = FixedWindowRateLimiter(redis or MemoryStorage())
-    gatekeepers = Gatekeepers(api_keys.load(settings), counter, PUBLIC_PATHS)
+    routes = RouteIndex()
+    gatekeepers = Gatekeepers(api_keys.load(settings), counter, PUBLIC_PATHS, routes.find)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
@@ -59,6 +61,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
     for router in (health.router, docs.router, *ROUTERS):
         app.include_router(router)
+        routes.fill(router.routes)
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     return app
 

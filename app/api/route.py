@@ -1,6 +1,7 @@
 """Our route class: what is checked on every matched route before its code runs."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from functools import cached_property
 from typing import Any
 
 from fastapi.dependencies.utils import get_flat_params
@@ -8,6 +9,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app.context import context_of
 from app.errors import NotAllowed, UnprocessableRequest, UnsupportedMediaType
@@ -24,23 +26,28 @@ def requires(*scopes: str) -> dict[str, Any]:
 class GatewayRoute(APIRoute):
     """Check the caller's scopes and the names in the query on the matched route, never on the raw path."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler in the two checks."""
-        handler = super().get_route_handler()
-        scopes = frozenset((self.openapi_extra or {}).get(SCOPES_FIELD, ()))
-        allowed = frozenset(
+    @cached_property
+    def scopes(self) -> frozenset[str]:
+        """What a key must be allowed to do."""
+        return frozenset((self.openapi_extra or {}).get(SCOPES_FIELD, ()))
+
+    @cached_property
+    def query_names(self) -> frozenset[str]:
+        """The query parameters that this route knows."""
+        return frozenset(
             parameter.alias
             for parameter in get_flat_params(self.dependant)
             if isinstance(parameter.field_info, Query)
         )
 
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler in the checks."""
+        handler = super().get_route_handler()
         takes_json = self.body_field is not None
 
         async def checked(request: Request) -> Response:
-            if scopes:
-                check_scopes(request, scopes)
-            if request.scope["query_string"]:
-                check_query(request, allowed)
+            check_scopes(request.scope, self.scopes)
+            check_query(request.query_params.multi_items(), self.query_names)
             if takes_json:
                 check_content_type(request)
             return await handler(request)
@@ -53,21 +60,22 @@ def versioned_router(tag: str) -> APIRouter:
     return APIRouter(prefix=PREFIX, route_class=GatewayRoute, tags=[tag])
 
 
-def check_scopes(request: Request, scopes: frozenset[str]) -> None:
+def check_scopes(scope: Scope, scopes: frozenset[str]) -> None:
     """Refuse a key that lacks one of the scopes, and name it."""
-    caller = context_of(request.scope).caller
-    missing = sorted(scopes - caller.scopes) if caller else sorted(scopes)
-    if missing:
+    caller = context_of(scope).caller
+    granted = caller.scopes if caller is not None else frozenset()
+    if not scopes <= granted:
+        missing = sorted(scopes - granted)
         raise NotAllowed(
             f"This API key lacks the scope {missing[0]}.",
             details={"missing_scopes": missing, "required_scopes": sorted(scopes)},
         )
 
 
-def check_query(request: Request, allowed: frozenset[str]) -> None:
+def check_query(pairs: Iterable[tuple[str, str]], allowed: frozenset[str]) -> None:
     """Refuse unknown and repeated parameters by name: a typo must not become a default."""
     seen: set[str] = set()
-    for name, _ in request.query_params.multi_items():
+    for name, _ in pairs:
         if name not in allowed:
             issue = f"unknown query parameter; known are {', '.join(sorted(allowed)) or 'none'}"
             raise _bad_query(name, issue)

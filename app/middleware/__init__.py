@@ -1,10 +1,12 @@
 """The stages every request passes, in their one order. Each file holds one stage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from limits import parse
 from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.middleware import Middleware
+from starlette.types import Scope
 
 from app.api_keys import APIKeys
 from app.middleware.access_log import AccessLog
@@ -12,6 +14,7 @@ from app.middleware.api_keys import APIKeyStage
 from app.middleware.body_limit import BodyLimit
 from app.middleware.client_address import ClientAddress
 from app.middleware.cors import CORS
+from app.middleware.dispatch import Answering, Dispatch
 from app.middleware.error_sanitiser import ErrorSanitiser
 from app.middleware.rate_limits import RateLimitStage, declared_limits
 from app.middleware.request_id import RequestId
@@ -32,6 +35,8 @@ class Gatekeepers:
     counter: FixedWindowRateLimiter
     #: Need no key and count towards no limit; compared exactly.
     public_paths: frozenset[str]
+    #: The index of direct routes.
+    find_route: Callable[[Scope], Answering | None]
 
 
 def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
@@ -59,5 +64,6 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
             limits=declared_limits(settings.rate_limit_requests, settings.rate_limit_window),
             counter=gatekeepers.counter,
         ),
+        Middleware(Dispatch, find=gatekeepers.find_route),
     ]
     return [stage for stage in stages if stage is not None]
