@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import structlog
 import uvicorn
 
-from app import api_keys, logs, settings
+from app import logs, settings
 from app.errors import ConfigurationError
 
 # uvicorn would fall back to h11, which lets ambiguous requests pass: without httptools this import fails.
 from app.http_protocol import GatewayProtocol
+from app.keys import store
 
 log = structlog.get_logger("gateway")
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.parse_args(arguments)
     try:
         loaded = settings.load()
-        api_keys.load(loaded)
+        store.load(loaded)
         check_certificate(loaded)
     except ConfigurationError as error:
         for fault in str(error).splitlines():

@@ -14,12 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from app import api_keys
 from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
 from app.counters import MemoryStorage, RedisStorage
 from app.errors import GatewayError
+from app.keys.store import load as load_keys
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
@@ -35,10 +35,11 @@ METHOD_NOT_ALLOWED = 405
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
+    keys = load_keys(settings)
     redis = RedisStorage(settings.redis_url) if settings.redis_url else None
     counter = FixedWindowRateLimiter(redis or MemoryStorage())
     routes = RouteIndex()
-    gatekeepers = Gatekeepers(api_keys.load(settings), counter, PUBLIC_PATHS, routes.find)
+    gatekeepers = Gatekeepers(keys, counter, PUBLIC_PATHS, routes.find)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
@@ -57,6 +58,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         ),
     )
     app.state.settings = settings
+    app.state.keys = keys
     app.state.redis = redis
     app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
     for router in (health.router, docs.router, *ROUTERS):
@@ -86,11 +88,13 @@ def _methods_at(request: Request) -> list[str]:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     probe = app.state.probe = asyncio.create_task(_probe(app.state.upstream))
+    watch = asyncio.create_task(app.state.keys.watch())
     try:
         yield
     finally:
         probe.cancel()
-        await asyncio.gather(probe, return_exceptions=True)
+        watch.cancel()
+        await asyncio.gather(probe, watch, return_exceptions=True)
         await app.state.upstream.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()

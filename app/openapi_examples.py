@@ -89,7 +89,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "response": success(
             service="ThingsBoard gateway",
             version="0.1.0",
-            checks={"configuration": {"status": "up"}, "thingsboard": {"status": "up"}},
+            checks={
+                "configuration": {"status": "up"},
+                "thingsboard": {"status": "up"},
+                "api_keys": {"status": "up", "keys": 12, "since": 1_767_139_200_000},
+            },
         )
     },
     "get_whoami": {
@@ -97,9 +101,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             name="analytics",
             id="analytics",
             scopes=["devices:read", "telemetry:read"],
-            restrictions=None,
-            limits={"limit": 100, "remaining": 99, "reset_seconds": 60, "window_seconds": 60},
-            expires_at=None,
+            restrictions={
+                "devices": None,
+                "device_types": ["thermostat"],
+                "customer": None,
+                "asset": None,
+            },
+            limits={
+                "limit": 100,
+                "remaining": 99,
+                "reset_seconds": 60,
+                "window_seconds": 60,
+                "max_streams": None,
+            },
+            expires_at="2027-01-31T00:00:00Z",
         )
     },
     "list_devices": {"response": page_of({**DEVICE, "active": True})},

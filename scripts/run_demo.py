@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import signal
 import socket
 import ssl
@@ -23,8 +22,10 @@ from typing import Any, NoReturn
 
 from dotenv import dotenv_values
 
-from app import api_keys, settings
+from app import settings
 from app.errors import ConfigurationError
+from app.keys import store
+from app.keys.key_format import make_key
 
 LOGS = Path(".venv") / "demo-logs"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -183,11 +184,11 @@ def plan(given: Mapping[str, str]) -> tuple[dict[str, str], bool]:
             "TB_SIMULATOR_PORT": upstream,
         }
     if "API_KEYS_FILE" not in given:
-        environment.setdefault("API_KEY", "demo_" + secrets.token_urlsafe(24))
+        environment.setdefault("API_KEY", make_key("demo"))
     # Checked here, so that a fault is told before anything starts.
     os.environ.clear()
     os.environ.update(environment)
-    api_keys.load(settings.load())
+    store.load(settings.load())
     return environment, with_simulator
 
 

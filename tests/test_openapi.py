@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate as validate_document
 
-from app.api_keys import SCOPES
+from app.keys.entries import SCOPES
 from tests.documented import validate
 
 ROOT = Path(__file__).resolve().parent.parent

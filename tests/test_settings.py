@@ -1,18 +1,17 @@
 """A configuration at fault stops the start with a message that names the setting and never its secret."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dotenv import dotenv_values
 
-from app import api_keys, settings
+from app import settings
 from app.cli import main
 from app.errors import ConfigurationError
 from app.http_protocol import GatewayProtocol as Rules
+from app.keys.entries import ALL, SCOPES
 from app.settings import PLACEHOLDERS, Settings
 from scripts import generate_configuration_docs as generator
 
@@ -182,73 +181,6 @@ def test_a_certificate_that_cannot_be_read_is_a_fault_of_the_configuration(
     assert "❌ SSL_CERTFILE and SSL_KEYFILE: " in capsys.readouterr().err
 
 
-class TestKeysFile:
-    """API_KEYS_FILE."""
-
-    KEY: dict[str, Any] = {  # noqa: RUF012 - never changed
-        "name": "Reader",
-        "id": "reader",
-        "sha256": hashlib.sha256(SECRET.encode()).hexdigest(),
-        "scopes": ["devices:read"],
-    }
-
-    @pytest.fixture
-    def refusal(self, tmp_path: Path) -> Callable[..., str]:
-        """Return why a file with these keys is refused."""
-
-        def refuse(*keys: dict[str, Any], more: str = "") -> str:
-            path = tmp_path / "keys.toml"
-            tables = (
-                "[[keys]]\n" + "".join(f"{name} = {value!r}\n" for name, value in key.items()) for key in keys
-            )
-            path.write_text(more + "\n".join(tables))
-            with pytest.raises(ConfigurationError) as caught:
-                api_keys.read_file(path)
-            return str(caught.value)
-
-        return refuse
-
-    def test_unknown_fields_are_refused(self, refusal: Callable[..., str]) -> None:
-        """A restriction that is not understood must not be ignored."""
-        assert "keys.0.devices: " in refusal(self.KEY | {"devices": ["one"]})
-
-    def test_unknown_scopes_are_named(self, refusal: Callable[..., str]) -> None:
-        assert "unknown scope devices:delete" in refusal(self.KEY | {"scopes": ["devices:delete"]})
-
-    @pytest.mark.parametrize("field", ["id", "sha256"])
-    def test_two_keys_cannot_share(self, refusal: Callable[..., str], field: str) -> None:
-        other = self.KEY | {"id": "other", "sha256": "0" * 64} | {field: self.KEY[field]}
-        assert f"two keys share one {field}" in refusal(self.KEY, other)
-
-    @pytest.mark.parametrize("field", ["name", "id", "sha256", "scopes"])
-    def test_each_field_is_needed(self, refusal: Callable[..., str], field: str) -> None:
-        key = {name: value for name, value in self.KEY.items() if name != field}
-        assert f"keys.0.{field}: Field required" in refusal(key)
-
-    def test_a_key_in_place_of_its_digest_is_refused_and_not_shown(self, refusal: Callable[..., str]) -> None:
-        told = refusal(self.KEY | {"sha256": SECRET})
-        assert "keys.0.sha256: " in told
-        assert SECRET not in told
-
-    def test_an_empty_file_is_refused(self, refusal: Callable[..., str]) -> None:
-        assert "keys: Field required" in refusal()
-
-    def test_what_is_not_toml_is_refused(self, refusal: Callable[..., str]) -> None:
-        assert refusal(more="= nonsense") == "API_KEYS_FILE: is not valid TOML"
-
-    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match="API_KEYS_FILE: cannot be read"):
-            api_keys.read_file(tmp_path / "missing.toml")
-
-    def test_the_example_in_the_documentation_is_good(self, tmp_path: Path) -> None:
-        document = (ROOT / "docs" / "api-keys.md").read_text("utf-8")
-        match = re.search(r"```toml\n(.*?)```", document, re.DOTALL)
-        assert match
-        path = tmp_path / "keys.toml"
-        path.write_text(match[1], "utf-8")
-        assert [entry.id for entry in api_keys.read_file(path)] == ["analytics-1", "ops"]
-
-
 class TestDocumentation:
     """What is written about the settings is true."""
 
@@ -276,7 +208,7 @@ class TestDocumentation:
     def test_the_scopes_are_those_of_the_code(self) -> None:
         document = (ROOT / "docs" / "api-keys.md").read_text("utf-8")
         rows = re.findall(r"^\| `([a-z:*]+)` \|", document, re.MULTILINE)
-        assert sorted(rows) == sorted({*api_keys.SCOPES, api_keys.ALL})
+        assert sorted(rows) == sorted({*SCOPES, ALL})
 
     def test_the_fixed_limits_are_those_of_the_code(self) -> None:
 

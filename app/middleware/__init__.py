@@ -8,7 +8,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
-from app.api_keys import APIKeys
+from app.keys.store import APIKeys
 from app.middleware.access_log import AccessLog
 from app.middleware.api_keys import APIKeyStage
 from app.middleware.body_limit import BodyLimit

@@ -5,12 +5,21 @@ from limits import RateLimitItem
 from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api_keys import APIKeys
-from app.context import context_of
-from app.errors import InvalidRequest, NotAuthenticated, RateLimited
+from app.context import RequestContext, context_of
+from app.errors import GatewayError, InvalidRequest, NotAllowed, NotAuthenticated, RateLimited
+from app.keys.key_ring import HeldKey, Refusal
+from app.keys.store import APIKeys, Refused
+from app.middleware.client_address import parse_address
 from app.middleware.rate_limits import address_key, seconds_until_reset
+from app.times import DAY_MS, iso_of
 
 log = structlog.get_logger("security")
+
+#: A key that ends within this time says so on every answer.
+WARNING_MS = 14 * DAY_MS
+EXPIRY_HEADER = b"api-key-expires"
+#: The keys nobody holds: no id to name in the log.
+NOBODY = {Refusal.UNKNOWN, Refusal.MISTYPED}
 
 
 class APIKeyStage:
@@ -43,16 +52,48 @@ class APIKeyStage:
         if not presented or not presented[0]:
             raise NotAuthenticated
         context = context_of(scope)
-        context.caller = self.keys.find_caller(presented[0])
-        if context.caller is None:
-            await self._refuse(scope)
+        found = self.keys.find(presented[0])
+        if isinstance(found, Refused):
+            # Whatever is wrong with a key looks the same from outside: the log tells.
+            await self._refuse(scope, found, NotAuthenticated())
+        else:
+            context.caller = found.caller
+            await self._check_place(scope, found)
+            self._warn_of_expiry(context, found)
         return await self.app(scope, receive, send)
 
-    async def _refuse(self, scope: Scope) -> None:
+    async def _check_place(self, scope: Scope, held: HeldKey) -> None:
+        """Refuse addresses and pages that the key is not meant for."""
+        if held.allowed_ips is not None:
+            address = parse_address(context_of(scope).client_address)
+            if not held.allows_address(address):
+                message = "This API key may not be used from this address."
+                error = NotAllowed(message, details={"rule": "allowed_ips"})
+                await self._refuse(scope, Refused(Refusal.ADDRESS, held.caller.id), error)
+        if held.allowed_origins is not None:
+            origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+            if not held.allows_origins(origins):
+                message = "This API key may not be used by pages of this origin."
+                error = NotAllowed(message, details={"rule": "allowed_origins"})
+                await self._refuse(scope, Refused(Refusal.ORIGIN, held.caller.id), error)
+
+    def _warn_of_expiry(self, context: RequestContext, held: HeldKey) -> None:
+        end = held.caller.expires_at
+        if end is not None and end - self.keys.clock() <= WARNING_MS:
+            context.response_headers.append((EXPIRY_HEADER, iso_of(end).encode()))
+
+    async def _refuse(self, scope: Scope, refused: Refused, error: GatewayError) -> None:
         context = context_of(scope)
-        log.warning("unknown_key", client=context.client_address, request_id=context.request_id)
+        self.keys.refused[refused.reason] += 1
+        log.warning(
+            "unknown_key" if refused.reason in NOBODY else "key_refused",
+            reason=refused.reason.value,
+            key_id=refused.key_id,
+            client=context.client_address,
+            request_id=context.request_id,
+        )
         key = address_key(scope)
         if not await self.counter.hit(self.failures, "failed-keys", key):
             wait = await seconds_until_reset(self.counter, self.failures, "failed-keys", key)
             raise RateLimited("Too many wrong API keys from this address.", retry_after=wait)
-        raise NotAuthenticated
+        raise error

@@ -29,6 +29,7 @@ EXPOSED_HEADERS = (
     "ETag",
     "Location",
     "Content-Disposition",
+    "API-Key-Expires",
 )
 
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.schemas.common import Milliseconds, Success
+from app.schemas.common import Int64, Milliseconds, Success
 
 
 class Root(Success):
@@ -25,10 +25,14 @@ class Health(Success):
 
 
 class Check(BaseModel):
-    """The state of one thing the gateway depends on."""
+    """The state of one thing the gateway depends on; keys are `stale` while their file is broken."""
 
-    status: Literal["up", "down"]
+    status: Literal["up", "down", "stale"]
     error_code: str | None = None
+    keys: Int64 | None = Field(default=None, description="How many API keys are in use.")
+    since: Milliseconds | None = Field(
+        default=None, description="When the API keys in use were loaded, or their file was found broken."
+    )
 
 
 class Readiness(BaseModel):

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from app.api.envelope import success
 from app.api.route import GatewayRoute
-from app.deps import SettingsDep, UpstreamDep
+from app.deps import SettingsDep
 from app.errors import GatewayError
+from app.keys.store import APIKeys
 from app.problems import answer_for
 from app.schemas.health import Health, Readiness, Root
 from app.thingsboard.client import ThingsBoardClient
@@ -64,16 +65,18 @@ for _path, _operation in LIVENESS.items():
 async def get_readiness(
     request: Request,
     settings: SettingsDep,
-    upstream: UpstreamDep,
     strict: Annotated[bool, Query(description="Answer 503 when ThingsBoard or Redis is away, too.")] = False,
 ) -> Response:
     """Answer 200 with the state of ThingsBoard and Redis: their outage must not drain every replica."""
-    redis = request.app.state.redis
+    # Nobody's key came with this, so it is ThingsBoard without restrictions.
+    upstream, redis = request.app.state.upstream, request.app.state.redis
     thingsboard, counters = await asyncio.gather(check_thingsboard(upstream), check_redis(redis))
     checks: dict[str, Any] = {"configuration": {"status": "up"}, "thingsboard": thingsboard}
     if redis is not None:
         checks["redis"] = counters
     is_whole = all(check["status"] == "up" for check in checks.values())
+    # Told, but never a 503: the last good keys serve, and no other replica has better ones.
+    checks["api_keys"] = check_keys(request.app.state.keys)
     return success(
         {"service": settings.project_name, "version": settings.version, "checks": checks},
         status_code=200 if is_whole or not strict else 503,
@@ -91,6 +94,11 @@ async def check_thingsboard(upstream: ThingsBoardClient) -> dict[str, Any]:
     except TimeoutError:
         return {"status": "down", "error_code": "UPSTREAM_TIMEOUT"}
     return {"status": "up"}
+
+
+def check_keys(keys: APIKeys) -> dict[str, Any]:
+    """Say whether the keys in use are those of the file."""
+    return {"status": "stale" if keys.fault else "up", "keys": len(keys), "since": keys.since}
 
 
 async def check_redis(redis: Any) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""Reads the TOML file of keys, whole or not at all; faults are named by field and never show a value."""
+
+import re
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.errors import ConfigurationError
+from app.keys.entries import DEFAULT_UPSTREAM, KeyEntry
+
+#: The upstreams that a key may name. A key for one that does not exist could only ever fail.
+KNOWN_UPSTREAMS = frozenset({DEFAULT_UPSTREAM})
+LONGEST_FILE_BYTES = 64 << 20
+MOST_FAULTS_TOLD = 20
+#: Where in the file TOML's own fault is; the rest of that message may quote the file.
+PLACE = re.compile(r"\((at [a-z0-9, ]+)\)")
+
+
+class KeyFileFault(ConfigurationError):
+    """The file cannot be used; the message says why, without a path."""
+
+
+def read(path: Path) -> bytes:
+    """Return the bytes of the file.
+
+    Raises:
+        KeyFileFault: it cannot be read, or is no file of a sensible size.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise KeyFileFault("is not a regular file")
+        if found.st_size > LONGEST_FILE_BYTES:
+            raise KeyFileFault(f"is larger than {LONGEST_FILE_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileFault(f"cannot be read ({error.strerror})") from None
+
+
+def parse(data: bytes, *, upstreams: frozenset[str] = KNOWN_UPSTREAMS) -> tuple[KeyEntry, ...]:
+    """Return the entries of a key file, at least one.
+
+    Raises:
+        KeyFileFault: naming each fault.
+    """
+    try:
+        document = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        place = PLACE.search(str(error))
+        raise KeyFileFault(f"is not valid TOML{f' ({place[1]})' if place else ''}") from None
+    faults = [f"{name}: unknown field" for name in sorted(document.keys() - {"keys"})]
+    entries: list[KeyEntry] = []
+    for number, table in enumerate(_tables(document)):
+        # One by one: pydantic holds the interpreter's lock while it works, and the event loop waits for it.
+        try:
+            entries.append(KeyEntry.model_validate(table))
+        except ValidationError as error:
+            faults += [f"keys.{number}{fault}" for fault in faults_of(error)]
+    faults += _faults_among(entries, upstreams)
+    if faults:
+        hidden = len(faults) - MOST_FAULTS_TOLD
+        told = faults[:MOST_FAULTS_TOLD] + ([f"and {hidden} more"] if hidden > 0 else [])
+        raise KeyFileFault("; ".join(told))
+    return tuple(entries)
+
+
+def _tables(document: dict[str, Any]) -> list[Any]:
+    tables = document.get("keys")
+    if not isinstance(tables, list) or not tables:
+        raise KeyFileFault("keys: needs at least one [[keys]] table")
+    return tables
+
+
+def faults_of(error: ValidationError) -> Iterator[str]:
+    """Yield `.field: issue` for each fault, or `: issue` for one of the whole entry."""
+    for fault in error.errors():
+        issue = str(fault["msg"]).removeprefix("Value error, ")
+        yield "".join(f".{part}" for part in fault["loc"]) + f": {issue}"
+
+
+def _faults_among(entries: list[KeyEntry], upstreams: frozenset[str]) -> Iterator[str]:
+    ids: set[str] = set()
+    digests: set[str] = set()
+    for entry in entries:
+        if entry.id in ids:
+            yield f"two keys share one id ({entry.id})"
+        ids.add(entry.id)
+        for secret in entry.all_secrets:
+            if secret.sha256 in digests:
+                yield f"two keys share one sha256 (one of them is {entry.id})"
+            digests.add(secret.sha256)
+        if entry.upstream not in upstreams:
+            known = ", ".join(sorted(upstreams))
+            yield f"key {entry.id}: upstream: unknown; known are {known}"
