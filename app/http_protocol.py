@@ -29,6 +29,39 @@ class Phase(enum.Enum):
     BODY = "body"
 
 
+class AnswerTransport:
+    """Sends the head of an answer with the first piece of its body: each write is a system call of 25 us."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head: bytes | None = b""
+
+    def write(self, data: bytes) -> None:
+        """Hold the first piece until the second, or until the end of this turn of the loop."""
+        if self._head == b"":
+            self._head = data
+            self._loop.call_soon(self._flush)
+        elif self._head is None:
+            self._transport.write(data)
+        else:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is on its way out."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._head = None
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the rules of this gateway."""
 
@@ -142,6 +175,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.parser.should_upgrade():
             return
+        self.cycle.transport = AnswerTransport(self.transport, self.loop)  # type: ignore[assignment]  # all it uses
         self._may_keep_alive = self.cycle.keep_alive
         # Whether a caller who was not told to continue sends its body after all is unknown: the next bytes
         # might be that body or a request.
