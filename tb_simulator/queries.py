@@ -116,20 +116,30 @@ def selected(call: Call, body: dict[str, Any]) -> list[Entity]:
     return found
 
 
-def _field(entity: Entity, key: str) -> str:
+def _field(world: World, entity: Entity, key: str) -> str:
     if key == "entityType":
         return entity.kind
+    if key == "ownerType":
+        return "CUSTOMER" if _owner(world, entity) else "TENANT"
+    if key == "ownerName":
+        owner = _owner(world, entity) or world.find("TENANT", entity.tenant)
+        return owner.name if owner else ""
     value = entity.body.get(key)
     if value is None:
         return ""
     return as_text(value) if isinstance(value, bool | int | float | str) else str(value)
 
 
+def _owner(world: World, entity: Entity) -> Entity | None:
+    """Return the customer of an entity; without one the tenant owns it."""
+    return world.find("CUSTOMER", entity.customer or "")
+
+
 def value_of(world: World, entity: Entity, key: dict[str, Any], now: int) -> dict[str, Any]:
     """Return ``{"ts","value"}`` of a query key; time 0 and an empty text where there is nothing."""
     kind, name = str(key.get("type")), str(key.get("key"))
     if kind == "ENTITY_FIELD":
-        return {"ts": now, "value": _field(entity, name)}
+        return {"ts": now, "value": _field(world, entity, name)}
     if kind == "TIME_SERIES":
         known = world.telemetry.latest(entity.id).get(name)
     else:
@@ -141,7 +151,14 @@ def value_of(world: World, entity: Entity, key: dict[str, Any], now: int) -> dic
 
 def _passes(world: World, entity: Entity, one: dict[str, Any]) -> bool:
     text = value_of(world, entity, one.get("key") or {}, 0)["value"]
-    predicate = one.get("predicate") or {}
+    return _holds(text, one.get("predicate") or {})
+
+
+def _holds(text: str, predicate: dict[str, Any]) -> bool:
+    """Return whether a value fits a predicate, which may be made of others."""
+    if predicate.get("type") == "COMPLEX":
+        combine = any if predicate.get("operation") == "OR" else all
+        return combine(_holds(text, each) for each in predicate.get("predicates") or [])
     wanted = predicate.get("value") or {}
     expected = wanted.get("defaultValue") if isinstance(wanted, dict) else wanted
     operation = _OPERATIONS.get(str(predicate.get("operation")))

@@ -2,11 +2,13 @@
 
 Another's object and a missing one take the same way to the same refusal: the decision comes from list
 look-ups, which answer both alike, never from reading the object, which ThingsBoard refuses sooner than it
-misses one. What was seen is believed for `KEPT_SECONDS`. A refusal is not kept, so that the two cannot be
-told apart by a second, quicker answer; only a walk below an asset is not repeated within `RECHECK_SECONDS`.
+misses one. What was seen is believed for `KEPT_SECONDS`. A refusal is not kept: what has just been made or
+assigned is there at once, and no second, quicker answer tells the two apart. Only the walk below an asset,
+the one look-up that may be large, is not repeated within `RECHECK_SECONDS`.
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
@@ -91,43 +93,49 @@ class Visibility:
 
         Where the restriction itself names the object, ThingsBoard still has to say whether it exists.
         """
-        wanted = self.restrictions
         if entity_type == "CUSTOMER":
-            return entity_id == wanted.customer
-        if not self._may_be_seen(entity_type, entity_id):
+            return entity_id == self.restrictions.customer
+        if not self._sees_some(entity_type):
             return False
-        if wanted.asset is not None and not await self._is_below(entity_type, entity_id):
-            return False
-        if wanted.customer is None and wanted.device_types is None:
+        named = self.restrictions.devices
+        is_named = named is None or entity_id in named
+        fits_until = await self._fits(entity_type, entity_id)
+        if is_named and fits_until and await self._is_below(entity_type, entity_id, KEPT_SECONDS):
+            self._keep((entity_type, entity_id), fits_until)
             return True
-        return await self._fits(entity_type, entity_id)
+        # Whatever the refusal is for, it has cost the same look-ups, and none of it is kept.
+        is_below = await self._is_below(entity_type, entity_id, RECHECK_SECONDS)
+        return is_named and is_below and fits_until > 0
 
-    def _may_be_seen(self, entity_type: str, entity_id: str) -> bool:
+    def _sees_some(self, entity_type: str) -> bool:
+        """Tell whether entities of this type can meet the restriction: assets have no device type."""
         wanted = self.restrictions
-        if entity_type == "DEVICE":
-            return wanted.devices is None or entity_id in wanted.devices
-        return entity_type == "ASSET" and wanted.devices is None and wanted.device_types is None
+        is_for_devices = wanted.devices is not None or wanted.device_types is not None
+        return entity_type == "DEVICE" or (entity_type == "ASSET" and not is_for_devices)
 
-    async def _is_below(self, entity_type: str, entity_id: str) -> bool:
-        entity = entity_type, entity_id
-        if entity in await self._below.get(KEPT_SECONDS):
+    async def _is_below(self, entity_type: str, entity_id: str, most_seconds: float) -> bool:
+        """Tell whether it is the restriction's asset, or lies below it; yes, when there is none."""
+        if self.restrictions.asset is None:
             return True
-        return entity in await self._below.get(RECHECK_SECONDS)
+        return (entity_type, entity_id) in await self._below.get(most_seconds)
 
-    async def _fits(self, entity_type: str, entity_id: str) -> bool:
-        """Tell whether the object's own type and customer are the restriction's."""
-        key, now = (entity_type, entity_id), self.clock()
-        if self._seen.get(key, now) > now:
-            return True
+    async def _fits(self, entity_type: str, entity_id: str) -> float:
+        """Return until when the object's type and customer count as the restriction's; 0: they are not."""
+        if self.restrictions.customer is None and self.restrictions.device_types is None:
+            return math.inf
+        now = self.clock()
+        until = self._seen.get((entity_type, entity_id), 0.0)
+        if until > now:
+            return until
         found = await self._lookups[entity_type].find(entity_id)
-        if found is None or not self.admits(entity_type, found):
-            self._seen.pop(key, None)
-            return False
-        self._seen[key] = now + KEPT_SECONDS
-        self._seen.move_to_end(key)
-        if len(self._seen) > MOST_KEPT:
-            self._seen.popitem(last=False)
-        return True
+        return now + KEPT_SECONDS if found is not None and self.admits(entity_type, found) else 0.0
+
+    def _keep(self, entity: EntityKey, until: float) -> None:
+        if until < math.inf and self._seen.get(entity) != until:
+            self._seen[entity] = until
+            self._seen.move_to_end(entity)
+            if len(self._seen) > MOST_KEPT:
+                self._seen.popitem(last=False)
 
     def admits(self, entity_type: str, entity: dict[str, Any]) -> bool:
         """Tell whether the type and customer of this object are the restriction's."""
@@ -147,7 +155,7 @@ class Visibility:
     async def selection(self, entity_type: EntityType, wanted_type: str | None = None) -> Selection:
         """Return what a list of this type shows, of one device or asset type if wanted."""
         wanted = self.restrictions
-        if entity_type == "ASSET" and (wanted.devices is not None or wanted.device_types is not None):
+        if not self._sees_some(entity_type):
             return NOTHING
         types = wanted.device_types
         if wanted_type is not None:
