@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 
 from app.context import Caller, context_of
 from app.errors import NotAuthenticated
+from app.services.files import FileTurns
 from app.services.restricted import restricted
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
@@ -28,6 +29,11 @@ async def _upstream(request: Request) -> ThingsBoardClient:
     return restricted(upstream, caller.restrictions)
 
 
+async def _file_turns(request: Request) -> FileTurns:
+    turns: FileTurns = request.app.state.file_turns
+    return turns
+
+
 async def _caller(request: Request) -> Caller:
     caller = context_of(request.scope).caller
     if caller is None:
@@ -44,6 +50,7 @@ def _without_nul(text: str | None) -> str | None:
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
 UpstreamDep = Annotated[ThingsBoardClient, Depends(_upstream)]
+FileTurnsDep = Annotated[FileTurns, Depends(_file_turns)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 PageNumber = Annotated[int, Query(ge=0, le=2**31 - 1, description="Number of the page, from 0.")]

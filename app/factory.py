@@ -23,6 +23,7 @@ from app.keys.store import load as load_keys
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
+from app.services.files import FileTurns
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.identity import OLDEST_SUPPORTED
@@ -60,6 +61,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.settings = settings
     app.state.keys = keys
     app.state.redis = redis
+    app.state.file_turns = FileTurns()
     app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
     for router in (health.router, docs.router, *ROUTERS):
         app.include_router(router)

@@ -227,8 +227,7 @@ async def test_values_of_all_kinds_come_unchanged_in_a_workbook(
     assert book.sheetnames == ["mixed", "a,b"]
     cells = [row[1] for row in book["mixed"].iter_rows(min_row=2, values_only=True)]
     text = [str(-(2**63)), str(2**63 - 1), str(2**53 + 1)]
-    assert cells == [*text, -0.1, 20, 1e300, True, False, "ON", None, '"', "é\n", "<r>x</r"]
-    assert book["mixed"].cell(14, 3).value == ">"
+    assert cells == [*text, -0.1, 20, 1e300, True, False, "ON", None, '"', "é\n", "<r>x</r>"]
     assert [c.value for c in book["a,b"][2]] == [START, '{"a":[1,null]}']
 
 
@@ -314,4 +313,4 @@ async def test_a_thingsboard_that_stays_slow_is_a_504(
     simulator.faults.status(504, path="values/timeseries")
     answer = await gateway.get(f"{DEVICES}/{device}/telemetry/export")
     assert answer.status_code == 504
-    assert simulator.calls[VALUES] == 4
+    assert simulator.calls[VALUES] == 6

@@ -5,15 +5,17 @@ import zlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from app.preferences import weights_of
 
-#: Higher levels cost more time than they save bytes on telemetry.
-GZIP_LEVEL = 4
+#: On a million rows of CSV level 1 takes 0.23 s for a fifth of the size, 4 takes 0.42 s for a tenth less than
+#: that, 6 takes 0.91 s for a fifth less.
+GZIP_LEVEL = 1
 GZIP = zlib.MAX_WBITS | 16
-BINARY = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+#: Compressed at a time, in less than a millisecond: then other callers have their turn.
+PACKED_AT_ONCE = 1 << 16
 
 
 class StreamedAnswer(StreamingResponse):
@@ -30,12 +32,11 @@ class StreamedAnswer(StreamingResponse):
         media_type: str,
         accept_encoding: str | None = None,
         filename: str | None = None,
+        is_packed: bool = False,
     ) -> None:
-        headers = {"Vary": "Accept-Encoding"}
-        if filename is not None:
-            headers["Content-Disposition"] = f'attachment; filename="{filename}"'
-        # A workbook is a zip archive: it does not get any smaller.
-        if accepts_gzip(accept_encoding) and media_type != BINARY:
+        headers = headers_of(filename)
+        # What is packed already does not get any smaller.
+        if not is_packed and accepts_gzip(accept_encoding):
             headers["Content-Encoding"] = "gzip"
             pieces = gzipped(pieces)
         super().__init__(pieces, headers=headers, media_type=media_type)
@@ -56,13 +57,36 @@ class StreamedAnswer(StreamingResponse):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class MeasuredAnswer(Response):
+    """The head of a streamed answer: no body, and how many points that would have."""
+
+    def __init__(self, count: int, *, is_exact: bool, media_type: str, filename: str | None) -> None:
+        headers = headers_of(filename)
+        headers["X-Total-Count"] = str(count)
+        headers["X-Total-Count-Exact"] = "true" if is_exact else "false"
+        super().__init__(headers=headers, media_type=media_type)
+        # Nobody knows how many bytes it would be.
+        del self.headers["Content-Length"]
+
+
+def headers_of(filename: str | None) -> dict[str, str]:
+    """Return the headers of a history, streamed or measured."""
+    headers = {"Vary": "Accept-Encoding"}
+    if filename is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return headers
+
+
 async def gzipped(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Compress pieces; each of the yielded ones holds something."""
     packer = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
     async with aclosing(pieces):
         async for piece in pieces:
-            if packed := packer.compress(piece):
-                yield packed
+            view = memoryview(piece)
+            for start in range(0, len(view), PACKED_AT_ONCE):
+                if packed := packer.compress(view[start : start + PACKED_AT_ONCE]):
+                    yield packed
+                await asyncio.sleep(0)
     yield packer.flush()
 
 

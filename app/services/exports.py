@@ -3,8 +3,10 @@
 A column of numbers is encoded by one call and cut at its commas: five times as fast as value by value.
 """
 
+import math
 import re
-from collections.abc import AsyncGenerator, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from itertools import chain, repeat
 from operator import itemgetter
@@ -16,6 +18,8 @@ from app.services.history import Block, History
 from app.thingsboard.telemetry import Point
 from app.times import now_ms
 
+#: Rows encoded at a time, some 2 ms: then other callers have their turn.
+ROWS_AT_ONCE = 2_500
 NUMERIC = frozenset({int, float})
 TIMES, VALUES = itemgetter("ts"), itemgetter("value")
 LINE_END = b"\r\n"
@@ -175,13 +179,31 @@ def merge_rows(block: Block, rows_of: RowsOf, end: bytes) -> bytes:
     return end.join(ordered)
 
 
-async def row_stream(history: History, rows: Rows) -> AsyncGenerator[bytes, None]:
-    """Yield a whole file of rows."""
-    head = rows.header()
+def parts_of(block: Block) -> Iterator[Block]:
+    """Cut a block into later and later ones of some `ROWS_AT_ONCE` points each."""
+    count = sum(map(len, block.values()))
+    longest = max(block.values(), key=len)
+    step = max(1, len(longest) * ROWS_AT_ONCE // count)
+    begun = dict.fromkeys(block, 0)
+    for until in [*(point["ts"] for point in longest[step::step]), math.inf]:
+        part = {}
+        for key, points in block.items():
+            cut = bisect_left(points, until, begun[key], key=TIMES)
+            if cut > begun[key]:
+                part[key] = points[begun[key] : cut]
+                begun[key] = cut
+        if part:
+            yield part
+
+
+async def row_stream(history: History, rows: Rows, *, headed: bool = True) -> AsyncGenerator[bytes, None]:
+    """Yield a whole file of rows; without its header when it goes on from an earlier one."""
+    head = rows.header() if headed else b""
     async with aclosing(history.merged()) as blocks:
         async for block in blocks:
-            yield head + rows.rows(block)
-            head = b""
+            for part in parts_of(block):
+                yield head + rows.rows(part)
+                head = b""
     if head:
         yield head
 

@@ -2,69 +2,79 @@
 
 import asyncio
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from operator import itemgetter
-from typing import Self, TypeVar
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple, Self, TypeVar
 
-from app.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from app.errors import BreakerOpen, UpstreamError, UpstreamGarbled
+from app.services.pacing import Pacer
+from app.services.tracks import HELD_BYTES, PAGE_BYTES, Track, calls_for
+from app.services.windows import STEPS, Dial, is_too_slow
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
+from app.thingsboard.retry import delay_before
 from app.thingsboard.telemetry import Point, Series
 
 #: Points of one ThingsBoard call, all its keys together.
 PAGE_POINTS = 10_000
-#: Three halvings, and the fourth time-out ends it: the breaker opens at the fifth.
-SMALLEST_PAGE = PAGE_POINTS // 8
+#: Points of the first call of a key: how large its values are is not known yet.
+FIRST_POINTS = 1_250
 KEYS_A_CALL = 100
+#: How often an open breaker is waited for: its 2 s each time, and other callers may fall upon its probe.
+BREAKER_WAITS = 10
 
 Item = TypeVar("Item")
 Block = dict[str, list[Point]]
-time_of = itemgetter("ts")
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
 
 
-class Track:
-    """How far one key has been read: what waits here to be delivered, and where its next page begins."""
+class Page(NamedTuple):
+    """An answer, what it was limited to a key, and where its window ended."""
 
-    __slots__ = ("cursor", "is_exhausted", "key", "waiting")
+    series: Series
+    limit: int
+    until: int
 
-    def __init__(self, key: str, start: int) -> None:
-        self.key, self.cursor = key, start
-        self.waiting: list[Point] = []
-        self.is_exhausted = False
 
-    def add(self, points: list[Point], limit: int) -> None:
-        """Take a page in; what it repeats of the last one is dropped."""
-        self.is_exhausted = len(points) < limit
-        fresh = points[bisect_left(points, self.cursor, key=time_of) :] if points else points
-        if fresh:
-            self.waiting = self.waiting + fresh if self.waiting else fresh
-            self.cursor = fresh[-1]["ts"] + 1
+class Resume(NamedTuple):
+    """The last row that a caller has: all rows up to it are left out. Without a key, all of that time."""
 
-    def take(self, until: float) -> list[Point]:
-        """Remove and return the points up to this time, itself included."""
-        if not self.waiting or self.waiting[-1]["ts"] <= until:
-            taken, self.waiting = self.waiting, []
-        else:
-            cut = bisect_right(self.waiting, until, key=time_of)
-            taken, self.waiting = self.waiting[:cut], self.waiting[cut:]
-        return taken
+    ts: int
+    key: str | None
+
+    def start_of(self, key: str) -> int:
+        """Return the first time of a key that is still to come; at one time rows come by their keys."""
+        return self.ts + 1 if self.key is None or key <= self.key else self.ts
 
 
 class History:
     """The points of some keys of one entity in `[start, end)`. For one reader, once.
 
     `open` checks the entity and fetches the first page: whatever is wrong shows before an answer begins.
+    From then on it is patient: it waits for ThingsBoard's rate limit and for an open breaker.
     """
 
     def __init__(
-        self, upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str], span: tuple[int, int]
+        self,
+        upstream: ThingsBoardClient,
+        entity: tuple[str, str],
+        keys: Sequence[str],
+        span: tuple[int, int],
+        *,
+        resume: Resume | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._upstream, self._entity, self._end = upstream, entity, span[1]
+        start, self._end = span
+        self._upstream, self._entity = upstream, entity
+        self._clock, self._sleep, self._pacer = clock, sleep, Pacer()
+        self._points, self._window = Dial(PAGE_POINTS), Dial(self._end - start)
+        self._has_begun = False
         self.keys = list(keys)
-        self._tracks = {key: Track(key, span[0]) for key in keys}
-        self._unread = list(keys)
-        self._page_points = PAGE_POINTS
+        starts = {key: max(start, resume.start_of(key)) if resume else start for key in keys}
+        self._tracks = {key: Track(key, first, self._end) for key, first in starts.items()}
+        self._unread = [track for track in self._tracks.values() if not track.is_exhausted]
 
     @classmethod
     async def open(
@@ -73,12 +83,15 @@ class History:
         entity: tuple[str, str],
         keys: Sequence[str] | None,
         span: tuple[int, int],
+        *,
+        resume: Resume | None = None,
     ) -> Self:
         """Check the entity, find its keys when none are named, and fetch the first page.
 
         Args:
             entity: ThingsBoard's type and id.
             span: start and exclusive end in ms since the epoch.
+            resume: the last row that is not wanted again.
 
         Raises:
             NotFound: there is no such entity, or not for this account.
@@ -86,12 +99,12 @@ class History:
         known = await upstream.telemetry.checked_keys(*entity, keys)
         # A named key is asked for even if it is not listed: that list is made of latest values, and a history
         # may outlive its latest value (recordings telemetry.json, "keys after deleting").
-        history = cls(upstream, entity, known if keys is None else keys, span)
+        history = cls(upstream, entity, known if keys is None else keys, span, resume=resume)
         await history._read_next_keys()
         return history
 
     def merged(self) -> AsyncGenerator[Block, None]:
-        """Yield blocks of all keys; every point of a block is later than every point of those before it."""
+        """Yield blocks of all keys, by key; every point of a block is later than all of those before it."""
         return one_ahead(self._merged())
 
     def by_key(self) -> AsyncGenerator[tuple[str, list[Point]], None]:
@@ -101,81 +114,119 @@ class History:
     async def _merged(self) -> AsyncGenerator[Block, None]:
         while self._unread:
             await self._read_next_keys()
+        # In an order that does not depend on who asks, so that a reader can resume within one time.
+        tracks = sorted(self._tracks.values(), key=lambda track: track.key)
         while True:
-            reading = [track for track in self._tracks.values() if not track.is_exhausted]
-            if any(not track.waiting for track in reading):
-                await self._refill(reading)
-                continue
-            # Beyond the earliest end of a key's page, that key may still bring points.
-            frontier = min((track.waiting[-1]["ts"] for track in reading), default=math.inf)
-            taken = {key: track.take(frontier) for key, track in self._tracks.items() if track.waiting}
-            if not taken:
+            reading = [track for track in tracks if not track.is_exhausted]
+            # Beyond the point up to which a key has been read, that key may still bring points.
+            frontier = min((track.cursor for track in reading), default=math.inf)
+            taken = {track.key: track.take(frontier) for track in tracks if track.waiting}
+            block = {key: points for key, points in taken.items() if points}
+            if block:
+                yield block
+            if not reading:
                 return
-            yield {key: points for key, points in taken.items() if points}
-
-    async def _refill(self, reading: list[Track]) -> None:
-        """Fetch for the keys that have run dry, and in the same calls for those that soon will.
-
-        All dry keys are at the frontier. Another key would bring again what it still holds, so it joins only
-        when that is a quarter of its share at most: keys with nearly the same times keep sharing their calls,
-        and a sparse key is not fetched again and again beside a dense one.
-        """
-        few = self._page_points // (4 * len(reading))
-        group = sorted(
-            (track for track in reading if len(track.waiting) <= few), key=lambda track: len(track.waiting)
-        )
-        for index in range(0, len(group), KEYS_A_CALL):
-            await self._fetch(group[index : index + KEYS_A_CALL])
+            for call in calls_for(reading, frontier, self._points.size, KEYS_A_CALL):
+                await self._fetch(call)
 
     async def _by_key(self) -> AsyncGenerator[tuple[str, list[Point]], None]:
-        for key, track in self._tracks.items():
-            if key in self._unread:
+        tracks = list(self._tracks.values())
+        for position, track in enumerate(tracks):
+            if track.weight is None and not track.is_exhausted:
                 await self._read_next_keys()
-            yield key, track.take(math.inf)
+            yield track.key, track.take(math.inf)
             while not track.is_exhausted:
-                await self._fetch([track])
+                await self._fetch(self._with_companions(track, tracks[position + 1 :]))
                 if track.waiting:
-                    yield key, track.take(math.inf)
+                    yield track.key, track.take(math.inf)
+
+    def _with_companions(self, track: Track, later: Sequence[Track]) -> list[Track]:
+        """Put later keys into the call that have come as far, while there is room to hold their points."""
+        call, held = [track], float(PAGE_BYTES)
+        few = PAGE_POINTS // KEYS_A_CALL // 4
+        for other in later:
+            held += other.held_bytes
+            if other.weight is None or held > HELD_BYTES or len(call) == KEYS_A_CALL:
+                break
+            if not other.is_exhausted and other.cursor >= track.cursor and other.after(track.cursor) <= few:
+                call.append(other)
+        return call
 
     async def _read_next_keys(self) -> None:
         """Fetch the first page of the next keys that have none yet."""
         group, self._unread = self._unread[:KEYS_A_CALL], self._unread[KEYS_A_CALL:]
         if group:
-            await self._fetch([self._tracks[key] for key in group])
+            await self._fetch(group)
+        self._has_begun = True
 
     async def _fetch(self, tracks: list[Track]) -> None:
         # The other keys of the call bring some points again from the earliest cursor on; `add` drops them.
         start = min(track.cursor for track in tracks)
-        series, limit = await self._page([track.key for track in tracks], start)
+        page = await self._page([track.key for track in tracks], start, self._most_points(tracks))
         for track in tracks:
-            points = series.get(track.key, [])
-            before = track.cursor
             try:
-                track.add(points, limit)
+                track.add(page.series.get(track.key, []), page.limit, page.until)
             except (KeyError, TypeError):
                 raise UpstreamGarbled(note="not_a_point") from None
-            if not track.waiting and len(points) >= limit and track.cursor == before:
+            if track.cursor <= start:
                 raise UpstreamGarbled(note="page_without_progress")
 
-    async def _page(self, keys: list[str], start: int) -> tuple[Series, int]:
-        """Return a page and its limit for each key; half of it when ThingsBoard is too slow for the whole."""
+    def _most_points(self, tracks: list[Track]) -> int:
+        """Return how many points of each key there is room for."""
+        reading = [track for track in self._tracks.values() if not track.is_exhausted]
+        total_rate = sum(track.rate for track in reading)
+        most = PAGE_POINTS
+        for track in tracks:
+            if track.weight is None:
+                most = min(most, FIRST_POINTS // len(tracks))
+                continue
+            # Half of the room is shared by how dense the keys are, half of it evenly.
+            share = (track.rate / total_rate if total_rate else 0.0) + 1 / len(reading)
+            room = min(PAGE_BYTES / len(tracks), HELD_BYTES / 2 * share)
+            most = min(most, int(room / track.weight))
+        return max(1, most)
+
+    async def _page(self, keys: list[str], start: int, most: int) -> Page:
+        """Return a page; of fewer points and a shorter window when ThingsBoard is too slow for the whole."""
+        refusals = waits = 0
         while True:
-            limit = max(1, self._page_points // len(keys))
-            query: Query = {"startTs": start, "endTs": self._end, "limit": limit, "orderBy": "ASC"}
+            limit = max(1, min(most, self._points.size // len(keys)))
+            until = min(self._end, start + self._window.size)
+            query: Query = {"startTs": start, "endTs": until, "limit": limit, "orderBy": "ASC"}
             try:
-                series = await self._upstream.telemetry.history(*self._entity, keys, query=query)
-            except UpstreamError as error:
-                if self._page_points <= SMALLEST_PAGE or not is_too_slow(error):
+                series, seconds = await self._ask(keys, query)
+            except BreakerOpen as error:
+                # It is this history's own time-outs that may have opened it.
+                if waits == BREAKER_WAITS or not (refusals or self._has_begun):
                     raise
-                self._page_points //= 2
+                waits += 1
+                await self._sleep(error.retry_after or 1.0)
+                continue
+            except UpstreamError as error:
+                if refusals == len(STEPS) or not is_too_slow(error):
+                    raise
+                self._points.refused(limit * len(keys), STEPS[refusals])
+                self._window.refused(until - start, STEPS[refusals])
+                refusals += 1
+                if error.note == "upstream_503":
+                    await self._sleep(delay_before(refusals))
+                continue
+            if any(len(points) >= limit for points in series.values()):
+                self._points.answered(limit * len(keys), seconds)
             else:
-                self._page_points = min(PAGE_POINTS, self._page_points * 2)
-                return series, limit
+                self._window.answered(until - start, seconds)
+            return Page(series, limit, until)
 
+    async def _ask(self, keys: list[str], query: Query) -> tuple[Series, float]:
+        """Make one call; return its answer and how many seconds it took ThingsBoard."""
 
-def is_too_slow(error: GatewayError) -> bool:
-    """Tell whether a smaller page may help: time-outs, and the 503 of a proxy in between."""
-    return isinstance(error, UpstreamTimeout) or error.note == "upstream_503"
+        async def call() -> tuple[Series, float]:
+            began = self._clock()
+            series = await self._upstream.telemetry.history(*self._entity, keys, query=query)
+            return series, self._clock() - began
+
+        # Before the answer has begun a caller is better told of the rate limit than kept waiting.
+        return await (self._pacer.run(call) if self._has_begun else call())
 
 
 async def one_ahead(source: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
@@ -185,6 +236,8 @@ async def one_ahead(source: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, 
     try:
         while (item := await coming) is not done:
             coming = asyncio.ensure_future(_next(source, done))
+            # Let it send its request first: whoever gets the item keeps the loop busy for a while.
+            await asyncio.sleep(0)
             yield item  # type: ignore[misc]  # everything but `done` is an Item
     finally:
         coming.cancel()

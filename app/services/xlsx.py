@@ -1,21 +1,27 @@
-"""Writes whole histories as a workbook: to a file first, because a zip archive cannot be streamed."""
+"""Whole histories as workbooks, row by row.
 
+The sheets are written here and not by XlsxWriter, which takes 14 s of CPU for a million points where this
+takes one: numbers are encoded by the column, as in `exports.py`.
+"""
+
+import contextlib
 import re
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from itertools import repeat
+from typing import IO, Any
+from xml.sax.saxutils import escape, quoteattr
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import orjson
-from anyio import to_thread
-from xlsxwriter import Workbook  # type: ignore[import-untyped]  # it has no types
 
-from app.services.history import History
+from app.services.exports import NUMERIC, TIMES, VALUES, encode_numbers
 from app.thingsboard.telemetry import Point
 
 ROWS_A_SHEET = 1_048_576
+#: A zip member beyond 2 GiB needs an extension that not every reader knows.
+BYTES_A_SHEET = 1 << 30
+#: Higher levels take twice the time for a twentieth of the size.
+COMPRESSION = 1
 #: Excel keeps numbers as doubles: beyond this, whole numbers are written as text.
 LARGEST_EXACT = 2**53
 #: Excel allows 32,767 UTF-16 units in a cell, a character may be two. Longer text fills the next column too.
@@ -24,14 +30,30 @@ LONGEST_NAME = 31
 FORBIDDEN_IN_NAMES = re.compile(r"[\[\]:*?/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 #: Excel keeps this name for itself.
 RESERVED = "history"
-PIECE = 1 << 16
+#: What XML cannot hold is written `_x000D_` (ECMA-376, ST_Xstring); text that looks like that, too.
+UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
-
-class ExactFloat(float):
-    """A number that is written with all its digits: XlsxWriter's own format ends after 16."""
-
-    def __format__(self, spec: str) -> str:
-        return repr(float(self))
+XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+CONTENT = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+SHEET_HEAD = (
+    f'{XML}<worksheet xmlns="{MAIN}"><sheetData><row r="1">'
+    '<c r="A1" t="inlineStr"><is><t>ts</t></is></c><c r="B1" t="inlineStr"><is><t>value</t></is></c></row>'
+).encode()
+SHEET_END = b"</sheetData></worksheet>"
+#: One font, fill, border and format: the least that Excel takes.
+STYLES = (
+    f'{XML}<styleSheet xmlns="{MAIN}">'
+    '<fonts count="1"><font><sz val="11"/><name val="Calibri"/></font></fonts>'
+    '<fills count="2"><fill><patternFill patternType="none"/></fill>'
+    '<fill><patternFill patternType="gray125"/></fill></fills>'
+    '<borders count="1"><border><left/><right/><top/><bottom/><diagonal/></border></borders>'
+    '<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs>'
+    '<cellXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0" xfId="0"/></cellXfs>'
+    '<cellStyles count="1"><cellStyle name="Normal" xfId="0" builtinId="0"/></cellStyles></styleSheet>'
+)
 
 
 class SheetNames:
@@ -61,97 +83,150 @@ def _cut(text: str, units: int) -> str:
 
 
 class WorkbookFile:
-    """A workbook that grows row by row at constant memory. For worker threads, one at a time."""
+    """A workbook with a sheet a key that grows row by row at constant memory. See `FileWriter`."""
 
-    def __init__(self, path: Path, *, rows_a_sheet: int = ROWS_A_SHEET) -> None:
-        options = {
-            "constant_memory": True,
-            "strings_to_formulas": False,
-            "strings_to_urls": False,
-            "strings_to_numbers": False,
-            "tmpdir": str(path.parent),
-        }
-        self._book = Workbook(str(path), options)
-        self._names, self._rows_a_sheet = SheetNames(), rows_a_sheet
+    def __init__(
+        self, file: IO[bytes], *, rows_a_sheet: int = ROWS_A_SHEET, bytes_a_sheet: int = BYTES_A_SHEET
+    ) -> None:
+        self._zip = ZipFile(file, "w", ZIP_DEFLATED, compresslevel=COMPRESSION)
+        self._rows_a_sheet, self._bytes_a_sheet = rows_a_sheet, bytes_a_sheet
+        self._names = SheetNames()
+        self._sheets: list[str] = []
         self._key: str | None = None
-        self._sheet: Any = None
-        self._row = 0
+        self._sheet: IO[bytes] | None = None
+        self._row = self._bytes = 0
 
-    def add(self, key: str, points: list[Point]) -> None:
-        """Write points of a key below its earlier ones."""
+    def add(self, item: tuple[str, list[Point]]) -> None:
+        """Write points of a key below its earlier ones; a key whose sheet is full gets another."""
+        key, points = item
         if self._sheet is None or key != self._key:
             self._begin(key)
-        for point in points:
-            if self._row == self._rows_a_sheet:
+        while points:
+            if self._row == self._rows_a_sheet or self._bytes >= self._bytes_a_sheet:
                 self._begin(key)
-            self._write(point)
+            room = self._rows_a_sheet - self._row
+            self._write(points[:room])
+            points = points[room:]
 
     def close(self) -> None:
         """Finish the file; a workbook needs a sheet, so an empty one gets the name `empty`."""
-        if self._sheet is None:
+        if not self._sheets:
             self._begin("empty")
-        self._book.close()
+        self._end()
+        for name, text in _parts(self._sheets).items():
+            self._zip.writestr(name, text)
+        self._zip.close()
 
     def discard(self) -> None:
         """Let go of the unfinished file."""
-        for sheet in self._book.worksheets():
-            sheet._opt_close()  # noqa: SLF001 - XlsxWriter has no public way to give up a workbook
+        # Without this a ZipFile writes its table of contents when it is collected, to a file that is closed.
+        self._zip.fp = None
+        with contextlib.suppress(AttributeError):
+            self._end()
 
     def _begin(self, key: str) -> None:
-        self._sheet = self._book.add_worksheet(self._names.name(key))
-        self._key, self._row = key, 1
-        self._sheet.write_string(0, 0, "ts")
-        self._sheet.write_string(0, 1, "value")
+        self._end()
+        self._sheets.append(self._names.name(key))
+        self._sheet = self._zip.open(f"xl/worksheets/sheet{len(self._sheets)}.xml", "w")
+        self._sheet.write(SHEET_HEAD)
+        self._key, self._row, self._bytes = key, 1, 0
 
-    def _write(self, point: Point) -> None:
-        self._sheet.write_number(self._row, 0, point["ts"])
-        write_value(self._sheet, self._row, point["value"])
-        self._row += 1
+    def _end(self) -> None:
+        if self._sheet is not None:
+            self._sheet.write(SHEET_END)
+            self._sheet.close()
+
+    def _write(self, points: Sequence[Point]) -> None:
+        numbers = encode_numbers(list(range(self._row + 1, self._row + 1 + len(points))))
+        xml = rows_of(points, numbers)
+        assert self._sheet is not None  # noqa: S101 - `add` has begun one
+        self._sheet.write(xml)
+        self._row += len(points)
+        self._bytes += len(xml)
 
 
-def write_value(sheet: Any, row: int, value: Any) -> None:
-    """Write one value as the cell type that loses nothing of it."""
-    if value is None:
-        return
-    if isinstance(value, bool):
-        sheet.write_boolean(row, 1, value)
-    elif isinstance(value, float):
-        sheet.write_number(row, 1, ExactFloat(value))
-    elif isinstance(value, int) and abs(value) <= LARGEST_EXACT:
-        sheet.write_number(row, 1, value)
+def rows_of(points: Sequence[Point], numbers: Sequence[bytes]) -> bytes:
+    """Return points as rows with these numbers."""
+    times, values = encode_numbers(list(map(TIMES, points))), list(map(VALUES, points))
+    if set(map(type, values)) <= NUMERIC and -LARGEST_EXACT <= min(values) <= max(values) <= LARGEST_EXACT:
+        cells: Sequence[bytes] = encode_numbers(values)
+        before, after = b'</v></c><c r="B', b"</v></c></row>"
+        parts = zip(
+            *(repeat(b'<row r="'), numbers, repeat(b'"><c r="A'), numbers, repeat(b'"><v>'), times),
+            *(repeat(before), numbers, repeat(b'"><v>'), cells, repeat(after)),
+            strict=False,
+        )
     else:
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        for column, piece in enumerate(cells_of(text), start=1):
-            sheet.write_string(row, column, piece)
+        cells = list(map(cells_of, values, numbers))
+        parts = zip(
+            *(repeat(b'<row r="'), numbers, repeat(b'"><c r="A'), numbers, repeat(b'"><v>'), times),
+            *(repeat(b"</v></c>"), cells, repeat(b"</row>")),
+            strict=False,
+        )
+    return b"".join(map(b"".join, parts))
 
 
-def cells_of(text: str) -> list[str]:
-    """Cut text into what fits a cell."""
-    # XlsxWriter takes text between these tags for its own markup, and writes it unescaped.
-    if text.startswith("<r>") and text.endswith("</r>"):
-        return [*cells_of(text[:-1]), text[-1:]]
-    return [text[index : index + LONGEST_CELL] for index in range(0, len(text), LONGEST_CELL)]
+def cells_of(value: Any, number: bytes) -> bytes:
+    """Return a value as the cell that loses nothing of it; long text as several."""
+    if value is None:
+        return b""
+    if isinstance(value, bool):
+        return b'<c r="B%b" t="b"><v>%d</v></c>' % (number, value)
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST_EXACT):
+        return b'<c r="B%b"><v>%b</v></c>' % (number, orjson.dumps(value))
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    pieces = (text[index : index + LONGEST_CELL] for index in range(0, len(text), LONGEST_CELL))
+    return "".join(
+        f'<c r="{letters_of(column)}{number.decode()}" t="inlineStr"><is><t xml:space="preserve">'
+        f"{escape(UNSPEAKABLE.sub(_spelled, piece))}</t></is></c>"
+        for column, piece in enumerate(pieces, start=2)
+    ).encode()
 
 
-async def workbook_stream(history: History) -> AsyncGenerator[bytes, None]:
-    """Yield a workbook with a sheet a key. Its first piece comes when all of it is written.
+def _spelled(found: re.Match[str]) -> str:
+    return f"_x{ord(found[0]):04X}_"
 
-    The file is gone afterwards, whatever happens: threads are waited for even if the caller has left.
-    """
-    folder = Path(await to_thread.run_sync(tempfile.mkdtemp))
-    try:
-        path = folder / "export.xlsx"
-        book = WorkbookFile(path)
-        try:
-            async with aclosing(history.by_key()) as pages:
-                async for key, points in pages:
-                    await to_thread.run_sync(book.add, key, points)
-            await to_thread.run_sync(book.close)
-        except BaseException:
-            book.discard()
-            raise
-        with path.open("rb") as file:
-            while piece := await to_thread.run_sync(file.read, PIECE):
-                yield piece
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+def letters_of(column: int) -> str:
+    """Return the letters of a column: 1 is A, 27 is AA."""
+    letters = ""
+    while column:
+        column, index = divmod(column - 1, 26)
+        letters = chr(ord("A") + index) + letters
+    return letters
+
+
+def _parts(sheets: Sequence[str]) -> dict[str, str]:
+    """Return the parts of a workbook around its sheets (ECMA-376, part 2)."""
+    numbered = list(enumerate(sheets, start=1))
+    types = "".join(
+        f'<Override PartName="/xl/worksheets/sheet{n}.xml" ContentType="{CONTENT}.worksheet+xml"/>'
+        for n, _ in numbered
+    )
+    listed = "".join(f'<sheet name={quoteattr(name)} sheetId="{n}" r:id="rId{n}"/>' for n, name in numbered)
+    related = "".join(
+        f'<Relationship Id="rId{n}" Type="{OFFICE}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+        for n, _ in numbered
+    )
+    relationships = f'{XML}<Relationships xmlns="{PACKAGE}/relationships">'
+    return {
+        "[Content_Types].xml": (
+            f'{XML}<Types xmlns="{PACKAGE}/content-types"><Default Extension="rels" '
+            'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            '<Default Extension="xml" ContentType="application/xml"/>'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{CONTENT}.sheet.main+xml"/>'
+            f'<Override PartName="/xl/styles.xml" ContentType="{CONTENT}.styles+xml"/>{types}</Types>'
+        ),
+        "_rels/.rels": (
+            f'{relationships}<Relationship Id="rId1" Type="{OFFICE}/officeDocument" '
+            'Target="xl/workbook.xml"/></Relationships>'
+        ),
+        "xl/workbook.xml": (
+            f'{XML}<workbook xmlns="{MAIN}" xmlns:r="{OFFICE}"><sheets>{listed}</sheets></workbook>'
+        ),
+        "xl/_rels/workbook.xml.rels": (
+            f'{relationships}{related}<Relationship Id="rId{len(sheets) + 1}" Type="{OFFICE}/styles" '
+            'Target="styles.xml"/></Relationships>'
+        ),
+        "xl/styles.xml": STYLES,
+    }
