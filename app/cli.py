@@ -1,4 +1,4 @@
-"""`python -m app serve`: the production entry."""
+"""`python -m app serve`, the production entry, and `python -m app keys`."""
 
 import argparse
 import ssl
@@ -13,6 +13,8 @@ from app.errors import ConfigurationError
 
 # uvicorn would fall back to h11, which lets ambiguous requests pass: without httptools this import fails.
 from app.http_protocol import GatewayProtocol
+from app.keys import arguments as keys_arguments
+from app.keys import commands as keys_commands
 from app.keys import store
 
 log = structlog.get_logger("gateway")
@@ -29,7 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description="ThingsBoard gateway")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve the API (HOST, PORT, WORKERS and more from the environment)")
-    parser.parse_args(arguments)
+    keys_arguments.add_to(commands)
+    given = parser.parse_args(arguments)
+    if given.command == "keys":
+        return keys_commands.run(given)
     try:
         loaded = settings.load()
         store.load(loaded)

@@ -45,7 +45,7 @@ ALL = "*"
 DEFAULT_UPSTREAM = "default"
 
 
-def _moment(value: Any) -> datetime:
+def parse_moment(value: Any) -> datetime:
     """Read a TOML date-time or ISO 8601 text; both need an offset, or an hour would be a matter of place."""
     if isinstance(value, str):
         try:
@@ -89,7 +89,7 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return exact_origins(tuple(origin.lower() for origin in value))
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(parse_moment)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
 ObjectId = Annotated[str, AfterValidator(_uuid)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
