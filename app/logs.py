@@ -6,8 +6,9 @@ Exceptions are logged by class and place only: their text may hold what ThingsBo
 import logging
 import sys
 import traceback
-from typing import Literal
+from typing import Any, Literal
 
+import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -42,8 +43,14 @@ class _StandardOutput:
     debug = info = warning = error = exception = critical = msg
 
 
+def _to_json(event: EventDict, **options: Any) -> str:
+    return orjson.dumps(event, default=options["default"]).decode()
+
+
 def _renderer(log_format: LogFormat) -> structlog.typing.Processor:
-    return structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+    if log_format == "json":
+        return structlog.processors.JSONRenderer(_to_json)
+    return structlog.dev.ConsoleRenderer()
 
 
 def _is_news(record: logging.LogRecord) -> bool:

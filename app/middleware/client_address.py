@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,6 +17,8 @@ class ClientAddress:
 
     def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[IPNetwork]) -> None:
         self.app, self.trusted_proxies = app, trusted_proxies
+        # Peers are few and their addresses short; what headers claim is neither.
+        self._is_trusted_peer = lru_cache(maxsize=4_096)(lambda peer: self._is_trusted(parse_address(peer)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -25,7 +28,7 @@ class ClientAddress:
         return await self.app(scope, receive, send)
 
     def _address(self, peer: str, scope: Scope) -> str:
-        if not self._is_trusted(parse_address(peer)):
+        if not self._is_trusted_peer(peer):
             return peer
         hops = [
             hop.strip()

@@ -1,7 +1,7 @@
 """Outermost: gives each request its context and puts the collected headers on every answer."""
 
 import re
-import uuid
+import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +21,7 @@ class RequestId:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+        request_id = given.decode() if ACCEPTABLE.fullmatch(given) else secrets.token_hex(16)
         context = scope[KEY] = RequestContext(request_id)
 
         async def with_headers(message: Message) -> None:
