@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from tb_simulator.answers import JSON, Answer, error_answer
 from tb_simulator.faults import Fault
@@ -16,14 +17,20 @@ _NOT_JSON = b'{"data":[{"id":'
 
 async def send_faulty(
     faults: list[Fault],
-    scope: Message,  # noqa: ARG001 - the signature of an ASGI application
+    scope: Message,
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
     true_answer: Callable[[], Awaitable[Answer]],
 ) -> None:
     """Answer one call through the faults that strike it."""
-    await asyncio.sleep(sum(fault.seconds for fault in faults if fault.kind != "stall"))
+    await asyncio.sleep(sum(fault.seconds for fault in faults if fault.kind not in {"stall", "labour"}))
     by_kind = {fault.kind: fault for fault in faults}
+    labour = by_kind.get("labour")
+    if labour is not None:
+        needed = _seconds_of_labour(labour, scope["query_string"])
+        await asyncio.sleep(min(needed, labour.seconds))
+        if needed > labour.seconds:
+            by_kind["status"] = Fault("status", status=500, body="Request timeout", content_type="text/plain")
     reset = by_kind.get("reset")
     if reset is not None:
         if reset.after:
@@ -37,6 +44,18 @@ async def send_faulty(
         headers.append((b"content-type", answer.content_type))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await _send_body(by_kind, answer.body, receive, send)
+
+
+def _seconds_of_labour(fault: Fault, query_string: bytes) -> float:
+    """Return how long a history call takes; others take no time."""
+    query = dict(parse_qsl(query_string.decode()))
+    if not {"startTs", "endTs", "limit", "keys"} <= query.keys():
+        return 0.0
+    points = int(query["limit"]) * len(query["keys"].split(","))
+    length = int(query["endTs"]) - int(query["startTs"])
+    return (points / fault.points_per_second if fault.points_per_second else 0.0) + (
+        length / fault.ms_per_second if fault.ms_per_second else 0.0
+    )
 
 
 async def _send_body(

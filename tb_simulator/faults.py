@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tb_simulator.world import World
 
-KINDS = frozenset({"latency", "reset", "status", "truncate", "stall", "malformed", "content_type"})
+KINDS = frozenset({"latency", "reset", "status", "truncate", "stall", "malformed", "content_type", "labour"})
 
 
 @dataclass(slots=True)
@@ -19,10 +19,13 @@ class Fault:
         kind: ``latency`` (then the true answer), ``reset`` (before any header), ``status`` (that status
             instead of the answer), ``truncate`` (half of the body, then the end), ``stall`` (half of the
             body, the rest after ``seconds``), ``malformed`` (200 that is no JSON), ``content_type`` (the
-            true body under a wrong type).
+            true body under a wrong type), ``labour`` (a history takes as long as the points and the range
+            that it asks for deserve; beyond ``seconds`` it is 500 "Request timeout" then).
         method: the HTTP method it strikes, ``WS`` for a WebSocket's handshake; None strikes all.
         path: a regular expression searched in the path; None strikes every path.
         count: how many calls it strikes before it is over; None goes on until cleared.
+        points_per_second, ms_per_second: how fast ``labour`` goes, in points asked for (``limit`` a key)
+            and in ms of the range; None costs nothing.
         after: also do the work before resetting the connection, as when an answer is lost on its way back.
     """
 
@@ -35,6 +38,8 @@ class Fault:
     body: str | None = None
     content_type: str = "text/html"
     after: bool = False
+    points_per_second: float | None = None
+    ms_per_second: float | None = None
 
     def strikes(self, method: str, path: str) -> bool:
         """Return whether this fault is meant for a call."""
@@ -88,6 +93,10 @@ class Faults:
     def wrong_content_type(self, content_type: str = "text/html", **options: Any) -> Fault:
         """Answer under a wrong content type."""
         return self.add("content_type", content_type=content_type, **options)
+
+    def labour(self, seconds: float, **options: Any) -> Fault:
+        """Take time in proportion to what is asked for, and give up after ``seconds``."""
+        return self.add("labour", seconds=seconds, path="values/timeseries", **options)
 
     def expire_tokens(self) -> None:
         """Make all access tokens answer 401 code 11; a refresh still works."""

@@ -183,3 +183,28 @@ async def test_a_websocket_can_be_refused(simulator: Simulator) -> None:
         await connect(address)
     async with connect(address):
         assert simulator.calls["WS /api/ws"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "status"),
+    [
+        ({"points_per_second": 1e6}, "keys=a&startTs=0&endTs=9&limit=100", 200),
+        ({"points_per_second": 1e6}, "keys=a,b&startTs=0&endTs=9&limit=6000", 500),
+        ({"ms_per_second": 1e6}, "keys=a&startTs=0&endTs=9000&limit=100000", 200),
+        ({"ms_per_second": 1e6}, "keys=a&startTs=0&endTs=11000&limit=1", 500),
+        ({"points_per_second": 1.0}, "keys=a", 200),
+    ],
+)
+async def test_labour_is_given_up_when_too_much_is_asked_for(
+    simulator: Simulator,
+    tenant: httpx.AsyncClient,
+    device_id: str,
+    options: dict[str, float],
+    asked: str,
+    status: int,
+) -> None:
+    simulator.faults.labour(0.01, **options)
+    answer = await tenant.get(f"/api/plugins/telemetry/DEVICE/{device_id}/values/timeseries?{asked}")
+    assert answer.status_code == status
+    if status == 500:
+        assert answer.text == "Request timeout"
