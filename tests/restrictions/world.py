@@ -94,6 +94,11 @@ class House:
     def _asset(self, name: str, kind: str, customer: str) -> str:
         return make_asset(self.world, self.tenant, name, kind=kind, customer=customer).id
 
+    def add_device(self, name: str, kind: str, customer: str, parent: str) -> str:
+        made = self._device(name, kind, customer)
+        self.relate(parent, made)
+        return made
+
     def entity(self, entity_id: str) -> Entity:
         found = next(
             (
@@ -111,6 +116,10 @@ class House:
 
     def relate(self, start: str, end: str, relation_type: str = "Contains") -> None:
         self.world.relations.save(self._relation(start, end, relation_type))
+
+    def relate_to_view(self, start: str) -> None:
+        end = ("ENTITY_VIEW", self.view)
+        self.world.relations.save(RelationKey(self.key(start), end, "Contains", "COMMON"))
 
     def unrelate(self, start: str, end: str, relation_type: str = "Contains") -> None:
         self.world.relations.delete(self._relation(start, end, relation_type))

@@ -1,0 +1,85 @@
+"""The restricted client: a call that does not say how it is checked cannot be made."""
+
+import inspect
+from types import SimpleNamespace
+
+import pytest
+
+from app.services import restricted as module
+from app.services.restricted import Guarded, restricted
+from app.services.visibility import Visibility
+from app.thingsboard.client import ThingsBoardClient
+from tests.restrictions.world import House, view_of
+
+
+def calls_of(thing: object) -> set[str]:
+    return {
+        name for name, _ in inspect.getmembers(thing, inspect.iscoroutinefunction) if not name.startswith("_")
+    }
+
+
+#: Calls that routes do not make. They have no checked form, so a restricted key cannot make them.
+ABSENT = {
+    "devices": {"list_of_customer", "get_many"},
+    "assets": {"list_of_customer", "get_many"},
+    "relations": {"below"},
+    "queries": {"find", "active_of_devices"},
+    "telemetry": set(),
+    "attributes": set(),
+}
+#: What a client holds beside calls that name objects.
+NO_CALLS = {"connection", "identity", "restricted"}
+
+
+async def test_every_call_of_the_client_is_checked_or_absent(keys: SimpleNamespace, house: House) -> None:
+    """Whoever adds a call to the client meets this test, and decides."""
+    upstream: ThingsBoardClient = keys.app.state.upstream
+    view = view_of(keys.app, keys.given["customer"])
+    assert set(vars(upstream)) - NO_CALLS == set(ABSENT)
+    for name, absent in ABSENT.items():
+        calls, checked = getattr(upstream, name), getattr(view, name)
+        inherited = {
+            each
+            for each in calls_of(calls)
+            if getattr(type(checked), each, None) is getattr(type(calls), each)
+        }
+        assert inherited == absent, name
+    for name in NO_CALLS:
+        assert not hasattr(view, name), f"a restricted key reaches {name}"
+    assert calls_of(upstream) - calls_of(type(view)) == set()
+    own = {each for each in calls_of(upstream) if getattr(type(view), each) is getattr(type(upstream), each)}
+    assert own == {"aclose"}
+
+
+async def test_a_call_without_a_checked_form_fails_instead_of_asking(
+    keys: SimpleNamespace, house: House
+) -> None:
+    view = view_of(keys.app, keys.given["customer"])
+    with pytest.raises(AttributeError):
+        await view.devices.get_many([house.meter])
+    with pytest.raises(AttributeError):
+        await view.queries.find({}, page_size=1)
+    with pytest.raises(AttributeError):
+        await view.relations.below("ASSET", house.building)
+
+
+async def test_calls_that_do_not_name_their_entity_first_are_refused_at_once(keys: SimpleNamespace) -> None:
+    class NewCalls:
+        async def read(self, device_id: str) -> None:
+            """Forget the check."""
+
+    upstream: ThingsBoardClient = keys.app.state.upstream
+    visibility = Visibility(upstream, view_of(keys.app, keys.given["asset"]).visibility.restrictions)
+    with pytest.raises(TypeError, match="read"):
+        Guarded(NewCalls(), visibility)
+
+
+async def test_restrictions_are_bounded_in_memory(
+    keys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream: ThingsBoardClient = keys.app.state.upstream
+    known = len(upstream.restricted)
+    monkeypatch.setattr(module, "MOST_RESTRICTIONS", known)
+    given = view_of(keys.app, keys.given["asset"]).visibility.restrictions
+    restricted(upstream, type(given)(devices=frozenset({"one more"})))
+    assert len(upstream.restricted) == known
