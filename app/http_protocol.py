@@ -70,6 +70,9 @@ class GatewayProtocol(HttpToolsProtocol):
     BODY_WINDOW_SECONDS = 10.0
     BODY_WINDOW_BYTES = 10 * 1024
     WRITE_STALL_SECONDS = 20.0
+    #: As long after the last piece of a body a caller need not read an answer that has begun already: many
+    #: send everything first, and an upload pauses while ThingsBoard is slow.
+    UNREAD_BODY_SECONDS = 120.0
     #: How long what still arrives is thrown away after an error or an early answer: closing at once would
     #: reset the connection, and the caller might never read why.
     LINGER_SECONDS = 2.0
@@ -91,6 +94,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._is_refused = self._is_draining = False
         self._unparsed_head_bytes = self._header_bytes = self._window_bytes = self._unsent_bytes = 0
+        self._body_came_at = 0.0
         self._was_paused = False
         self._may_keep_alive = True
         self._watch_receiving()
@@ -185,6 +189,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Count towards the minimum rate."""
         self._window_bytes += len(body)
+        self._body_came_at = self.loop.time()
         super().on_body(body)
         self._was_paused |= self.flow.read_paused
 
@@ -290,11 +295,18 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _check_writing(self) -> None:
         self._write_timer = None
-        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
+        if self._is_sending_first():
+            self._watch_writing()
+        elif self.transport.get_write_buffer_size() >= self._unsent_bytes:
             log.info("connection_stalled", client=self._client_address())
             self.transport.abort()
         else:
             self._watch_writing()
+
+    def _is_sending_first(self) -> bool:
+        """Tell whether this may be one of many callers who read nothing before they have sent everything."""
+        is_under_way = self._phase is Phase.BODY and self._is_answering()
+        return is_under_way and self.loop.time() - self._body_came_at < self.UNREAD_BODY_SECONDS
 
     def _refuse(self, refusal: RefusedRequest) -> None:
         """Answer with this error, if the connection is in a state to carry an answer, and end it."""

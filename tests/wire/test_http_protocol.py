@@ -41,7 +41,7 @@ async def application(scope: Any, receive: Callable[[], Awaitable[Any]], send: A
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
         return
-    body, more = b"", scope["path"] != "/early"
+    body, more = b"", scope["path"] not in {"/early", "/big-early"}
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -53,11 +53,12 @@ async def application(scope: Any, receive: Callable[[], Awaitable[Any]], send: A
         "headers": [name.decode() for name, _ in scope["headers"]],
         "body_bytes": len(body),
     }
-    payload = b"x" * 50_000_000 if scope["path"] == "/big" else json.dumps(answer).encode()
+    payload = b"x" * 50_000_000 if scope["path"].startswith("/big") else json.dumps(answer).encode()
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(payload))]}
     )
-    await send({"type": "http.response.body", "body": payload})
+    await send({"type": "http.response.body", "body": payload, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class Server:
@@ -493,6 +494,18 @@ def test_a_reader_is_judged_by_its_progress(server: Server) -> None:
         server.run(protocol._check_writing)
         assert protocol in server.state.connections
         server.run(lambda: setattr(protocol, "_unsent_bytes", 0))
+        server.run(protocol._check_writing)
+        wait_for(lambda: protocol not in server.state.connections)
+
+
+def test_a_caller_who_is_still_sending_need_not_read_yet(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /big-early HTTP/1.1\r\n" + HEAD + b"Content-Length: 10\r\n\r\nhalf")
+        protocol = server.protocol_of(connection)
+        wait_for(lambda: protocol._write_timer)
+        server.run(protocol._check_writing)
+        assert protocol in server.state.connections
+        server.run(lambda: setattr(protocol, "_body_came_at", float("-inf")))
         server.run(protocol._check_writing)
         wait_for(lambda: protocol not in server.state.connections)
 
