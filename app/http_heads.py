@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import httptools
@@ -33,16 +32,16 @@ def check_head(version: str, target: bytes, headers: Sequence[RawHeader]) -> Non
         raise RefusedRequest(505, "Only HTTP/1.1 and HTTP/1.0 are served.", "version", "not supported")
     if not target.startswith(b"/") or b"#" in target:
         raise RefusedRequest(400, "The request target must be a path.", "url", "not a path with a query")
-    names = Counter(name for name, _ in headers)
-    values = dict(headers)
-    if names[b"host"] != 1 or not HOST.fullmatch(values[b"host"]):
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
         raise RefusedRequest(400, "Exactly one valid Host header is needed.", "Host", "missing or invalid")
-    if not names[b"transfer-encoding"]:
+    encodings = [value for name, value in headers if name == b"transfer-encoding"]
+    if not encodings:
         return
     if version == "1.0":
         issue = "not allowed in HTTP/1.0"
         raise RefusedRequest(400, "HTTP/1.0 has no Transfer-Encoding.", "Transfer-Encoding", issue)
-    if names[b"transfer-encoding"] > 1 or values[b"transfer-encoding"].strip().lower() != b"chunked":
+    if len(encodings) > 1 or encodings[0].strip().lower() != b"chunked":
         issue = "not implemented"
         raise RefusedRequest(501, "Only chunked Transfer-Encoding is read.", "Transfer-Encoding", issue)
 
