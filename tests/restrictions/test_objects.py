@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tb_simulator.server import Simulator
-from tests.restrictions.world import BASE, MISSING, NAMES, TS, House, client_of, view_of, write_keys
+from tests.restrictions.world import BASE, MISSING, NAMES, TS, House, client_of, told, view_of, write_keys
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,18 +64,6 @@ async def test_the_history_hole_of_thingsboard_stays_closed(
         assert [answer.status_code for answer in answers] == [expected] * 4
         many = await client.post(f"{BASE}/telemetry/query", json={**question, "device_ids": [device.id]})
         assert list(many.json()["data" if expected == 200 else "errors"]) == [device.id]
-
-
-def told(answer: httpx.Response) -> tuple[int, Any, dict[str, str]]:
-    """Return what a caller can tell apart."""
-    own = ("request_id", "timestamp")
-    body = {key: value for key, value in answer.json().items() if key not in own}
-    headers = {
-        key: value
-        for key, value in answer.headers.items()
-        if not key.startswith(("x-request", "x-rate", "ratelimit"))
-    }
-    return answer.status_code, body, headers
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,6 +23,8 @@ BASE = "/api/v1/tb"
 #: The id of nothing.
 MISSING = "0b5e7d20-0000-11f1-8bad-23cb275c33c1"
 TS = 1_760_000_000_000
+#: Id and what is left of the rate limit.
+OWN_HEADERS = {"x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit"}
 #: Of `House.restrictions`.
 NAMES = [
     "devices",
@@ -240,3 +242,11 @@ def view_of(app: FastAPI, given: Mapping[str, Any]) -> RestrictedClient:
     )
     assert isinstance(found, RestrictedClient)
     return found
+
+
+def told(answer: httpx.Response) -> tuple[int, Any, dict[str, str]]:
+    """Return what a caller can tell apart: all but what each answer has of its own."""
+    body = answer.json() if answer.content else {}
+    own = ("request_id", "timestamp")
+    headers = {name: value for name, value in answer.headers.items() if name not in OWN_HEADERS}
+    return answer.status_code, {key: body[key] for key in body if key not in own}, headers
