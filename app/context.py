@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from app.metering import Meter
+
 KEY = "gateway.context"
 
 
@@ -54,6 +56,8 @@ class RequestContext:
     error_code: str | None = None
     error_note: str | None = None
     rate_limit: dict[str, int] | None = None
+    #: Charges the devices of this call; None: a call counts once, whatever it names.
+    meter: Meter | None = None
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -1,214 +1,130 @@
-"""Counters for rate limits, behind the storage interface of `limits.aio`.
+"""Counts what callers use, in this process: exact, bounded, lost with the process.
 
-`limits`' own memory storage sweeps every key at each hit (2.2 ms of CPU at 100 addresses) and has no bound,
-so this one expires by age and evicts beyond a bound. See `docs/adr/0002-rate-limits.md`.
+`limits`' own memory storage sweeps every key at each hit (2.2 ms of CPU at 100 addresses) and has no bound;
+its strategies know one window. See `docs/adr/0002-rate-limits.md`.
 """
 
-import asyncio
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
-import structlog
-from limits.aio.storage import Storage
-from pydantic import SecretStr
+from app.quotas import Quota, Standing, Window
 
-log = structlog.get_logger("counters")
-
-#: Addresses remembered at once: about 20 MiB; the least recently started window goes first.
-MAXIMUM_KEYS = 100_000
-#: Redis answers in under a millisecond; a caller never waits longer than this for it.
-REDIS_TIMEOUT_SECONDS = 0.05
-#: After a failure Redis is left alone this long, or every request would pay the time-out.
-REDIS_RETRY_SECONDS = 1.0
-#: A reply may have arrived while a busy loop was late: let the loop take it before calling it missing.
-GRACE_TURNS = 3
-#: Counts a hit; the first one starts the window. Returns the total and the ms that are left.
-COUNT = """
-local count = redis.call('INCRBY', KEYS[1], ARGV[2])
-if count == tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return {count, redis.call('PTTL', KEYS[1])}
-"""
+#: Windows of one scope and length that are remembered at once: about 25 MiB of them.
+MAXIMUM_WINDOWS = 100_000
 
 
-class MemoryStorage(Storage):
-    """Fixed windows in this process: exact, bounded, lost with the process."""
+class Counters(Protocol):
+    """Where uses are counted."""
 
-    STORAGE_SCHEME = None
+    async def take(self, quota: Quota, key: str, cost: int = 1, *, partly: bool = False) -> Standing:
+        """Use up `cost` of every window of this key, or nothing when one of them has less left.
 
-    def __init__(self, *, maximum_keys: int = MAXIMUM_KEYS, clock: Callable[[], float] = time.time) -> None:
-        super().__init__()
-        self._maximum, self._clock = maximum_keys, clock
-        self._windows: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """Nothing here can fail."""
-        return ArithmeticError
-
-    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count and return the total of the running window; the first hit starts it."""
-        now = self._clock()
-        count, expires = self._windows.get(key, (0, 0.0))
-        if expires <= now:
-            count, expires = 0, now + expiry
-            self._windows.pop(key, None)
-            self._make_room(now)
-        self._windows[key] = (count + amount, expires)
-        return count + amount
-
-    def _make_room(self, now: float) -> None:
-        # Windows of one length expire in the order of their start, which is the order of the dict.
-        while self._windows:
-            oldest = next(iter(self._windows))
-            if self._windows[oldest][1] > now and len(self._windows) < self._maximum:
-                return
-            del self._windows[oldest]
-
-    async def get(self, key: str) -> int:
-        """Return the count of the running window, 0 when there is none."""
-        count, expires = self._windows.get(key, (0, 0.0))
-        return count if expires > self._clock() else 0
-
-    async def get_expiry(self, key: str) -> float:
-        """Return the end of the running window in seconds since the epoch."""
-        return max(self._windows.get(key, (0, 0.0))[1], self._clock())
-
-    def learn(self, key: str, count: int, remaining_seconds: float) -> None:
-        """Take over a window that is counted elsewhere."""
-        now = self._clock()
-        if key not in self._windows:
-            self._make_room(now)
-        self._windows[key] = (count, now + remaining_seconds)
-
-    async def check(self) -> bool:
-        """Say that this storage works."""
-        return True
-
-    async def reset(self) -> int:
-        """Forget everything."""
-        count = len(self._windows)
-        self._windows.clear()
-        return count
-
-    async def clear(self, key: str) -> None:
-        """Forget one key."""
-        self._windows.pop(key, None)
+        Args:
+            partly: take as much as all windows have left instead of nothing.
+        """
 
 
-class RedisStorage(Storage):
-    """Windows shared by all workers and replicas; counts in memory while Redis is away, and says so.
+class _Running:
+    """A window that has begun."""
 
-    One connection a process, one exchange at a time: what callers ask meanwhile goes together in the next.
-    (A pool with the same time-out lost 1,570 of 3,000 hits to a storm of new connections.) The last known
-    windows are kept in memory: they answer what the headers need, and they are where counting goes on when
-    Redis is lost.
+    __slots__ = ("end", "key", "used")
+
+    def __init__(self, key: str, end: float) -> None:
+        self.key, self.end, self.used = key, end, 0
+
+
+class _Windows:
+    """The windows of one scope and length, by key: being of one length, they end in the order they began."""
+
+    __slots__ = ("by_key", "evicted", "in_order", "maximum")
+
+    def __init__(self, maximum: int) -> None:
+        self.by_key: dict[str, _Running] = {}
+        #: Holds what is in `by_key`, and what has ended and was begun anew since.
+        self.in_order: deque[_Running] = deque()
+        self.maximum, self.evicted = maximum, 0
+
+    def begin(self, key: str, now: float, end: float) -> _Running:
+        """Begin a window; drops two that have ended, or the oldest one when there is no room."""
+        for _ in range(2):
+            if self.in_order and self.in_order[0].end <= now:
+                self._drop_first()
+        if len(self.in_order) >= self.maximum:
+            self.evicted += self.in_order[0].end > now
+            self._drop_first()
+        running = self.by_key[key] = _Running(key, end)
+        self.in_order.append(running)
+        return running
+
+    def _drop_first(self) -> None:
+        oldest = self.in_order.popleft()
+        if self.by_key.get(oldest.key) is oldest:
+            del self.by_key[oldest.key]
+
+
+class MemoryCounters:
+    """Counts in this process. Windows are told apart by scope, so strangers cannot push out those of callers.
+
+    Args:
+        maximum: windows of one scope and length that are remembered; the one begun first goes first.
+        clock: seconds that never go back.
     """
 
-    STORAGE_SCHEME = None
-
-    def __init__(self, url: SecretStr, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        # Imported here: only deployments with Redis pay for it.
-        from redis.asyncio import Redis  # noqa: PLC0415
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-
-        self._redis = Redis.from_url(
-            url.get_secret_value(),
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._known = MemoryStorage()
-        self._clock, self._retry_at, self.is_up = clock, 0.0, True
-        self._waiting: list[tuple[str, int, int, asyncio.Future[int]]] = []
-        self._exchanging: asyncio.Task[None] | None = None
+    def __init__(
+        self, *, maximum: int = MAXIMUM_WINDOWS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._maximum, self._clock = maximum, clock
+        self._places: dict[tuple[str, int], _Windows] = {}
 
     @property
-    def base_exceptions(self) -> type[Exception]:
-        """Failures of Redis are answered from memory and never leave."""
-        return ArithmeticError
+    def evicted(self) -> int:
+        """How many running windows have been forgotten for want of room."""
+        return sum(windows.evicted for windows in self._places.values())
 
-    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count in Redis, or in memory while Redis is away."""
-        if self._clock() < self._retry_at:
-            return await self._known.incr(key, expiry, amount)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((key, expiry, amount, future))
-        if self._exchanging is None:
-            self._exchanging = asyncio.create_task(self._exchange_all())
-        return await future
+    @property
+    def remembered(self) -> int:
+        """How many windows are in memory."""
+        return sum(len(windows.in_order) for windows in self._places.values())
 
-    async def _exchange_all(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                try:
-                    counts = await self._exchange([(key, expiry, amount) for key, expiry, amount, _ in batch])
-                except Exception as error:  # noqa: BLE001 - redis-py raises many kinds; none may fail a request
-                    self._failed(error)
-                    counts = [await self._known.incr(key, expiry, amount) for key, expiry, amount, _ in batch]
-                else:
-                    self._worked()
-                for (*_, future), count in zip(batch, counts, strict=True):
-                    if not future.done():
-                        future.set_result(count)
-        finally:
-            self._exchanging = None
+    async def take(self, quota: Quota, key: str, cost: int = 1, *, partly: bool = False) -> Standing:
+        """Count; see `Counters`."""
+        return self.count(quota, key, cost, partly=partly)
 
-    async def _exchange(self, hits: list[tuple[str, int, int]]) -> list[int]:
-        pipe = self._redis.pipeline(transaction=False)
-        for key, expiry, amount in hits:
-            pipe.eval(COUNT, 1, f"tbgw:{{{key}}}", expiry * 1_000, amount)
-        task = asyncio.ensure_future(pipe.execute())
-        await asyncio.wait({task}, timeout=REDIS_TIMEOUT_SECONDS)
-        for _ in range(GRACE_TURNS):
-            if not task.done():
-                await asyncio.sleep(0)
-        if not task.done():
-            task.cancel()
-            raise TimeoutError
-        counts = []
-        for (key, _, _), (count, remaining_ms) in zip(hits, task.result(), strict=True):
-            self._known.learn(key, int(count), int(remaining_ms) / 1_000)
-            counts.append(int(count))
-        return counts
+    def count(self, quota: Quota, key: str, cost: int = 1, *, partly: bool = False) -> Standing:
+        """Count without giving way to anybody: all windows are looked at before any is used."""
+        now, granted = self._clock(), cost
+        found: list[_Running | None] = []
+        for window in quota.windows:
+            running = self._running(window, key, now)
+            found.append(running)
+            rest = window.amount - running.used if running else window.amount
+            if rest < granted:
+                granted = max(0, rest) if partly else 0
+        used, left = [], []
+        for place, window in enumerate(quota.windows):
+            running = found[place]
+            if granted:
+                running = running or self._places[window.place].begin(key, now, now + window.seconds)
+                running.used += granted
+            used.append(running.used if running else 0)
+            left.append(running.end - now if running else 0.0)
+        return Standing(granted, tuple(used), tuple(left), time.time())
 
-    def _failed(self, error: Exception) -> None:
-        self._retry_at = self._clock() + REDIS_RETRY_SECONDS
-        if self.is_up:
-            log.error("redis_unavailable", error_type=type(error).__name__, limits="counted in this process")
-        self.is_up = False
+    def _running(self, window: Window, key: str, now: float) -> _Running | None:
+        windows = self._places.get(window.place)
+        if windows is None:
+            windows = self._places[window.place] = _Windows(self._maximum)
+        running = windows.by_key.get(key)
+        return running if running is not None and running.end > now else None
 
-    def _worked(self) -> None:
-        if not self.is_up:
-            log.warning("redis_back")
-        self.is_up = True
-
-    async def get(self, key: str) -> int:
-        """Return the count as of the last hit."""
-        return await self._known.get(key)
-
-    async def get_expiry(self, key: str) -> float:
-        """Return the end of the window as of the last hit."""
-        return await self._known.get_expiry(key)
-
-    async def check(self) -> bool:
-        """Tell whether Redis counts: a full one still answers PING."""
-        try:
-            await self._exchange([("check", 1, 1)])
-        except Exception:  # noqa: BLE001 - whatever it is, it is down
-            return False
-        return True
-
-    async def reset(self) -> int | None:
-        """Forget what this process knows."""
-        return await self._known.reset()
-
-    async def clear(self, key: str) -> None:
-        """Forget one key in this process."""
-        await self._known.clear(key)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._redis.aclose()
+    def learn(self, quota: Quota, key: str, standing: Standing) -> None:
+        """Take over what is counted elsewhere, to go on from there."""
+        now = self._clock()
+        for window, used, left in zip(quota.windows, standing.used, standing.left, strict=True):
+            running = self._running(window, key, now)
+            if running is None and left > 0:
+                running = self._places[window.place].begin(key, now, now + left)
+            if running is not None:
+                running.used, running.end = used, now + left

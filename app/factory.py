@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
-from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -17,12 +16,13 @@ from starlette.routing import compile_path
 from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
-from app.counters import MemoryStorage, RedisStorage
+from app.counters import MemoryCounters
 from app.errors import GatewayError
 from app.keys.store import load as load_keys
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
+from app.redis_counters import RedisCounters
 from app.services.files import FileTurns
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
@@ -37,10 +37,9 @@ METHOD_NOT_ALLOWED = 405
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
     keys = load_keys(settings)
-    redis = RedisStorage(settings.redis_url) if settings.redis_url else None
-    counter = FixedWindowRateLimiter(redis or MemoryStorage())
+    redis = RedisCounters(settings.redis_url) if settings.redis_url else None
     routes = RouteIndex()
-    gatekeepers = Gatekeepers(keys, counter, PUBLIC_PATHS, routes.find)
+    gatekeepers = Gatekeepers(keys, redis or MemoryCounters(), PUBLIC_PATHS, routes.find)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import __version__
 from app.errors import ConfigurationError
+from app.quotas import parse_limits
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -111,11 +112,19 @@ class Settings(BaseSettings):
     trusted_proxies: NetworkList = Field(
         default=(), description="Networks of reverse proxies whose `X-Forwarded-For` counts."
     )
+    rate_limit: str | None = Field(
+        default=None,
+        description="Limits of a client address, such as `10/second;1000/hour`, in place of the next two.",
+    )
     rate_limit_requests: int = Field(
-        default=100, ge=1, description="Requests a client address may make in one window."
+        default=100, ge=1, le=999_999_999, description="Requests a client address may make in one window."
     )
     rate_limit_window: int = Field(
         default=60, ge=1, le=86_400, description="Length of the window in seconds."
+    )
+    rate_limit_bulk_cost: Literal["request", "devices"] = Field(
+        default="request",
+        description="What a call that names many devices counts as: one request, or one for each device.",
     )
     redis_url: SecretStr | None = Field(
         default=None, description="Redis for shared counters; needed when `WORKERS` is above 1."
@@ -160,6 +169,13 @@ class Settings(BaseSettings):
     def _are_exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return exact_origins(value)
 
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_limit(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_limits(value)
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis_address(cls, value: SecretStr | None) -> SecretStr | None:
@@ -198,6 +214,11 @@ class Settings(BaseSettings):
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("SSL_CERTFILE and SSL_KEYFILE go together")
         return self
+
+    @property
+    def default_rate_limit(self) -> str:
+        """The limit of a client address, as text."""
+        return self.rate_limit or f"{self.rate_limit_requests}/{self.rate_limit_window} second"
 
 
 def load(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:

@@ -5,7 +5,6 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from limits import parse_many
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.quotas import parse_limits
 from app.settings import IPNetwork, exact_origins
 
 #: What a key may be allowed to do; each route declares the ones it needs.
@@ -75,12 +75,7 @@ def _uuid(value: str) -> str:
 
 
 def _rate_limit(value: str) -> str:
-    try:
-        windows = parse_many(value)
-    except ValueError:
-        windows = []
-    if not windows or any(window.amount < 1 or window.get_expiry() < 1 for window in windows):
-        raise ValueError("must be limits such as 600/minute or 10/second;1000/hour")
+    parse_limits(value)
     return value
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from limits import parse
-from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
+from app.counters import Counters
 from app.keys.store import APIKeys
 from app.middleware.access_log import AccessLog
 from app.middleware.api_keys import APIKeyStage
@@ -16,7 +15,7 @@ from app.middleware.client_address import ClientAddress
 from app.middleware.cors import CORS
 from app.middleware.dispatch import Answering, Dispatch
 from app.middleware.error_sanitiser import ErrorSanitiser
-from app.middleware.rate_limits import RateLimitStage, declared_limits
+from app.middleware.rate_limits import RateLimitStage, address_key, declare
 from app.middleware.request_id import RequestId
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_hosts import TrustedHosts
@@ -24,7 +23,8 @@ from app.settings import Settings
 
 #: Their bodies are read piece by piece, so the limit for bodies held in memory does not apply.
 STREAMED_PATHS = ("/api/v1/tb/telemetry/bulk",)
-FAILED_KEYS = parse("20 per minute")
+#: Requests without a valid key that an address may make.
+FAILED_KEYS = "20/minute"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Gatekeepers:
     """What the stages need besides settings."""
 
     keys: APIKeys
-    counter: FixedWindowRateLimiter
+    counters: Counters
     #: Need no key and count towards no limit; compared exactly.
     public_paths: frozenset[str]
     #: The index of direct routes.
@@ -56,13 +56,14 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
             APIKeyStage,
             keys=gatekeepers.keys,
             public_paths=gatekeepers.public_paths,
-            counter=gatekeepers.counter,
-            failures=FAILED_KEYS,
+            counters=gatekeepers.counters,
+            failures=declare("failed-keys", FAILED_KEYS, address_key),
         ),
         Middleware(
             RateLimitStage,
-            limits=declared_limits(settings.rate_limit_requests, settings.rate_limit_window),
-            counter=gatekeepers.counter,
+            default=declare("address", settings.default_rate_limit, address_key),
+            counters=gatekeepers.counters,
+            is_charged_by_device=settings.rate_limit_bulk_cost == "devices",
         ),
         Middleware(Dispatch, find=gatekeepers.find_route),
     ]

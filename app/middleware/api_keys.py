@@ -1,16 +1,16 @@
 """Knows who calls: every path needs a key, except a fixed list of exact paths."""
 
 import structlog
-from limits import RateLimitItem
-from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.context import RequestContext, context_of
-from app.errors import GatewayError, InvalidRequest, NotAllowed, NotAuthenticated, RateLimited
+from app.counters import Counters
+from app.errors import GatewayError, InvalidRequest, NotAllowed, NotAuthenticated
 from app.keys.key_ring import HeldKey, Refusal
 from app.keys.store import APIKeys, Refused
+from app.metering import exceeded
 from app.middleware.client_address import parse_address
-from app.middleware.rate_limits import address_key, seconds_until_reset
+from app.middleware.rate_limits import Rule
 from app.times import DAY_MS, iso_of
 
 log = structlog.get_logger("security")
@@ -23,10 +23,10 @@ NOBODY = {Refusal.UNKNOWN, Refusal.MISTYPED}
 
 
 class APIKeyStage:
-    """Put the caller into the context, or refuse. Wrong keys are counted per address.
+    """Put the caller into the context, or refuse. Requests without a valid key are counted per address.
 
     Args:
-        failures: how many wrong keys an address may present; a valid key passes regardless.
+        failures: how many of those an address may make; a valid key passes regardless.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class APIKeyStage:
         *,
         keys: APIKeys,
         public_paths: frozenset[str],
-        counter: FixedWindowRateLimiter,
-        failures: RateLimitItem,
+        counters: Counters,
+        failures: Rule,
     ) -> None:
         self.app, self.keys, self.public_paths = app, keys, public_paths
-        self.counter, self.failures = counter, failures
+        self.counters, self.failures = counters, failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"} or scope["path"] in self.public_paths:
@@ -50,6 +50,7 @@ class APIKeyStage:
                 "Send one X-API-Key header.", details={"field": "X-API-Key", "issue": "sent more than once"}
             )
         if not presented or not presented[0]:
+            await self._count_failure(scope)
             raise NotAuthenticated
         context = context_of(scope)
         found = self.keys.find(presented[0])
@@ -92,8 +93,12 @@ class APIKeyStage:
             client=context.client_address,
             request_id=context.request_id,
         )
-        key = address_key(scope)
-        if not await self.counter.hit(self.failures, "failed-keys", key):
-            wait = await seconds_until_reset(self.counter, self.failures, "failed-keys", key)
-            raise RateLimited("Too many wrong API keys from this address.", retry_after=wait)
+        await self._count_failure(scope)
         raise error
+
+    async def _count_failure(self, scope: Scope) -> None:
+        quota, key_of = self.failures
+        standing = await self.counters.take(quota, key_of(scope))
+        if not standing.granted:
+            message = "Too many requests without a valid API key from this address."
+            raise exceeded(quota, standing, message=message)

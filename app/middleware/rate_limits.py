@@ -1,48 +1,53 @@
-"""Counts requests per client address and tells callers where they stand.
+"""Admits or refuses requests by how many came before, and tells callers where they stand.
 
-slowapi declares what is limited and by which key; `limits.aio` counts. slowapi's own storage calls would
-block the event loop and its middleware breaks streams (docs/adr/0002-rate-limits.md).
+A caller whose key has a limit of its own is counted by key, all others by address. slowapi declares what is
+limited and by which key; all windows are counted in one step by ours (docs/adr/0002-rate-limits.md).
 """
 
-import ipaddress
-import time
+import socket
+from collections.abc import Callable
+from functools import lru_cache, partial
 from math import ceil
+from typing import NamedTuple
 
-from limits import RateLimitItem
-from limits.aio.strategies import FixedWindowRateLimiter
 from slowapi.wrappers import LimitGroup
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.context import RequestContext, context_of
-from app.errors import RateLimited
+from app.counters import Counters
+from app.metering import Meter, exceeded
+from app.quotas import Quota, Standing, items, make_quota, tightest
 
-#: One customer usually holds a whole IPv6 /64: counting single addresses would limit nobody.
-IPV6_PREFIX = 64
+#: Bytes of an IPv6 address that tell customers apart: one usually holds a whole /64.
+IPV6_PREFIX_BYTES = 8
+#: `::ffff:192.0.2.1` is how a socket for both families shows an IPv4 address.
+MAPPED_IPV4 = bytes(10) + b"\xff\xff"
 
-
-def address_key(request: Scope) -> str:
-    """Return the key an address is counted under."""
-    address = context_of(request).client_address
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
-    except ValueError:
-        return address
-
-
-async def seconds_until_reset(counter: FixedWindowRateLimiter, item: RateLimitItem, *key: str) -> float:
-    """Return how long the running window still lasts."""
-    stats = await counter.get_window_stats(item, *key)
-    return max(0.0, stats.reset_time - time.time())
+HEADERS = frozenset(
+    {
+        b"x-ratelimit-limit",
+        b"x-ratelimit-remaining",
+        b"x-ratelimit-reset",
+        b"ratelimit",
+        b"ratelimit-policy",
+    }
+)
 
 
-def declared_limits(requests: int, window_seconds: int) -> LimitGroup:
-    """Declare the default limit: so many requests a window for each client address."""
-    return LimitGroup(
-        f"{requests} per {window_seconds} second",
-        address_key,
-        scope="requests",
+class Rule(NamedTuple):
+    """How much callers may use, and which of them are counted together."""
+
+    quota: Quota
+    key_of: Callable[[Scope], str]
+
+
+@lru_cache(maxsize=1024)
+def declare(scope: str, text: str, key_of: Callable[[Scope], str]) -> Rule:
+    """Declare a limit; `parse_limits` has checked the text."""
+    group = LimitGroup(
+        text,
+        key_of,
+        scope=scope,
         per_method=False,
         methods=None,
         error_message=None,
@@ -50,45 +55,82 @@ def declared_limits(requests: int, window_seconds: int) -> LimitGroup:
         cost=1,
         override_defaults=False,
     )
+    return Rule(make_quota(scope, (limit.limit for limit in group)), group.key_function)
+
+
+def caller_key(request: Scope) -> str:
+    """Return the id of the caller's key."""
+    caller = context_of(request).caller
+    return caller.id if caller else ""
+
+
+def address_key(request: Scope) -> str:
+    """Return what an address is counted under: itself, or the /64 network of an IPv6 address."""
+    address = context_of(request).client_address
+    if ":" not in address:
+        return address
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address)
+    except OSError:
+        return address
+    if packed.startswith(MAPPED_IPV4):
+        return socket.inet_ntop(socket.AF_INET, packed[len(MAPPED_IPV4) :])
+    return packed[:IPV6_PREFIX_BYTES].hex()
+
+
+def tell(context: RequestContext, quota: Quota, standing: Standing) -> None:
+    """Put where the caller stands onto its answer, in place of what was told before.
+
+    `X-RateLimit-*` speak of the tightest window, `RateLimit` and `RateLimit-Policy` of each.
+    """
+    if context.rate_limit is not None:
+        others = [each for each in context.response_headers if each[0] not in HEADERS]
+        context.response_headers = others
+    window, rest, left = tightest(quota, standing)
+    context.rate_limit = {
+        "limit": window.amount,
+        "remaining": rest,
+        "reset_seconds": ceil(left),
+        "window_seconds": window.seconds,
+    }
+    # `RateLimit` and `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers-10.
+    context.response_headers += [
+        (b"x-ratelimit-limit", b"%d" % window.amount),
+        (b"x-ratelimit-remaining", b"%d" % rest),
+        (b"x-ratelimit-reset", b"%d" % ceil(standing.now + left)),
+        (b"ratelimit", items(quota, standing)),
+        (b"ratelimit-policy", quota.policy),
+    ]
 
 
 class RateLimitStage:
-    """Admit or refuse; either way say what is left. Paths without a key are not counted."""
+    """Admit or refuse; either way say what is left. Paths without a key are not counted.
 
-    def __init__(self, app: ASGIApp, *, limits: LimitGroup, counter: FixedWindowRateLimiter) -> None:
-        self.app, self.counter = app, counter
-        (self.limit,) = limits
+    Args:
+        default: for callers whose key has no limit of its own.
+        is_charged_by_device: calls that name many devices cost one request a device.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, default: Rule, counters: Counters, is_charged_by_device: bool
+    ) -> None:
+        self.app, self.default, self.counters = app, default, counters
+        self.is_charged_by_device = is_charged_by_device
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in {"http", "websocket"} or context_of(scope).caller is None:
+        if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
-        item, key = self.limit.limit, self.limit.key_func(scope)
-        admitted = await self.counter.hit(item, self.limit.scope, key)
-        stats = await self.counter.get_window_stats(item, self.limit.scope, key)
-        wait = max(0.0, stats.reset_time - time.time())
         context = context_of(scope)
-        self._tell(context, item, max(0, stats.remaining), wait)
-        if not admitted:
-            raise RateLimited(
-                f"Rate limit exceeded: {item.amount} requests per {item.get_expiry()} seconds.",
-                retry_after=wait,
-                details={"limited_by": "gateway", "limit": item.amount, "window_seconds": item.get_expiry()},
-            )
+        caller = context.caller
+        if caller is None:
+            return await self.app(scope, receive, send)
+        own = caller.rate_limit
+        quota, key_of = self.default if own is None else declare("key", own, caller_key)
+        key = key_of(scope)
+        standing = await self.counters.take(quota, key)
+        tell(context, quota, standing)
+        if not standing.granted:
+            raise exceeded(quota, standing)
+        if self.is_charged_by_device:
+            context.meter = Meter(self.counters, quota, key, partial(tell, context))
         return await self.app(scope, receive, send)
-
-    def _tell(self, context: RequestContext, item: RateLimitItem, remaining: int, wait: float) -> None:
-        reset, window = max(1, ceil(wait)), item.get_expiry()
-        context.rate_limit = {
-            "limit": item.amount,
-            "remaining": remaining,
-            "reset_seconds": reset,
-            "window_seconds": window,
-        }
-        # `RateLimit` and `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers-10.
-        context.response_headers += [
-            (b"x-ratelimit-limit", str(item.amount).encode()),
-            (b"x-ratelimit-remaining", str(remaining).encode()),
-            (b"x-ratelimit-reset", str(int(time.time()) + reset).encode()),
-            (b"ratelimit", f'"default";r={remaining};t={reset}'.encode()),
-            (b"ratelimit-policy", f'"default";q={item.amount};w={window}'.encode()),
-        ]

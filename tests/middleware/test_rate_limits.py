@@ -1,17 +1,14 @@
 """How often a caller may come."""
 
 import asyncio
-import shutil
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from app import counters
-from app.counters import MemoryStorage
+from app import redis_counters
 from tests.conftest import GatewayFactory
+from tests.redis_server import RedisServer, running_redis
 
 WHOAMI = "/api/v1/tb/whoami"
 
@@ -75,60 +72,20 @@ async def test_ipv6_neighbours_share_a_limit(make_gateway: GatewayFactory) -> No
     assert (await gateway.get(WHOAMI)).status_code == 429
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_memory_is_bounded_and_windows_end() -> None:
-    clock = Clock()
-    storage = MemoryStorage(maximum_keys=100, clock=clock)
-    for number in range(1_000):
-        await storage.incr(f"address-{number}", 60)
-    assert len(storage._windows) <= 100
-    assert await storage.incr("address-999", 60) == 2
-    clock.now += 61
-    assert await storage.incr("address-999", 60) == 1
-    assert len(storage._windows) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
-async def redis_server() -> AsyncIterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real Redis of our own."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    port = free_port()
-    server = subprocess.Popen(  # noqa: ASYNC220 - tests kill it by hand
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-        stdout=subprocess.PIPE,
-    )
-    assert server.stdout is not None
-    while b"Ready to accept connections" not in await asyncio.to_thread(server.stdout.readline):
-        assert server.poll() is None
-    yield f"redis://127.0.0.1:{port}", server
-    server.kill()
-    server.wait()
-    server.stdout.close()
+async def redis_server() -> AsyncIterator[RedisServer]:
+    async with running_redis() as server:
+        yield server
 
 
 async def test_two_gateways_share_a_limit_through_redis(
     make_gateway: GatewayFactory,
-    redis_server: tuple[str, subprocess.Popen[bytes]],
+    redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A machine busy with other tests may take longer than callers should ever wait.
-    monkeypatch.setattr(counters, "REDIS_TIMEOUT_SECONDS", 10.0)
-    gateways = [make_gateway(rate_limit_requests=20, redis_url=redis_server[0]) for _ in range(2)]
+    monkeypatch.setattr(redis_counters, "SILENCE_SECONDS", 10.0)
+    gateways = [make_gateway(rate_limit_requests=20, redis_url=redis_server.url) for _ in range(2)]
     answers = await asyncio.gather(*(gateways[n % 2].get(WHOAMI) for n in range(70)))
     assert sorted(answer.status_code for answer in answers) == [200] * 20 + [429] * 50
     ready = (await gateways[0].get("/health/ready")).json()
@@ -137,14 +94,12 @@ async def test_two_gateways_share_a_limit_through_redis(
 
 async def test_a_lost_redis_costs_no_caller_an_error(
     make_gateway: GatewayFactory,
-    redis_server: tuple[str, subprocess.Popen[bytes]],
+    redis_server: RedisServer,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    url, server = redis_server
-    gateway = make_gateway(rate_limit_requests=5, redis_url=url)
+    gateway = make_gateway(rate_limit_requests=5, redis_url=redis_server.url)
     assert (await gateway.get(WHOAMI)).status_code == 200
-    server.kill()
-    server.wait()
+    redis_server.kill()
     answers = [await gateway.get(WHOAMI) for _ in range(7)]
     assert [answer.status_code for answer in answers] == [200] * 4 + [429] * 3  # Counting goes on.
     assert capsys.readouterr().out.count("redis_unavailable") == 1

@@ -1,0 +1,75 @@
+"""A real Redis of our own, which tests may stop, fill, kill and start again."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One process at a time, always on the same port."""
+
+    def __init__(self, program: str) -> None:
+        self._program, self._port = program, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}"
+        self.secret_url = SecretStr(self.url)
+
+    async def start(self) -> None:
+        command = [self._program, "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
+        process = self._process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220
+        assert process.stdout is not None
+        while b"Ready to accept connections" not in await asyncio.to_thread(process.stdout.readline):
+            assert process.poll() is None
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+        self._process = None
+
+    def pause(self) -> None:
+        """Let it keep its connections and answer nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def command(self, *words: str | int) -> Any:
+        with Redis.from_url(self.url, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+
+@contextlib.asynccontextmanager
+async def running_redis() -> AsyncIterator[RedisServer]:
+    """Run one; without the program the test is skipped, which the gate takes for a failure."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    server = RedisServer(program)
+    await server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
