@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
         tell(*(f"❌ {line}" for line in str(error).splitlines()))
         return MISUSED
     except KeyFileFault as error:
-        tell(*(f"❌ {given.file or 'API_KEYS_FILE'}: {fault}" for fault in str(error).split("; ")))
+        tell(*(f"❌ {given.file}: {fault}" for fault in error.faults))
         return MISUSED
     except CannotEdit as error:
         tell(f"❌ {error}")
@@ -68,8 +68,10 @@ def create(given: argparse.Namespace) -> int:
     key = make_key(key_id)
     entry = arguments.entry_of(given, key_id, digest_of(key), now)
     rendered = editing.render(entry)
-    # Alone first, so that a fault is this entry's and not that of a file.
-    key_file.parse(rendered.encode())
+    try:
+        key_file.parse(rendered.encode())
+    except KeyFileFault as error:
+        raise BadArgument("\n".join(error.faults)) from None
     if given.print_only:
         tell("# Add this to the key file; the key itself is on standard output, this once.", rendered)
     else:

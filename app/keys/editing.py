@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.items import AoT, Array, InlineTable, Table
+from tomlkit.items import AoT, Array, Comment, InlineTable, Table, Whitespace
 
 from app.keys import key_file
 from app.keys.entries import KeyEntry, Secret
@@ -127,7 +127,10 @@ def _take_tail(table: Table) -> list[Any]:
     body = table.value.body
     tail: list[Any] = []
     while body and body[-1][0] is None:
-        tail.insert(0, body.pop()[1])
+        item = body.pop()[1]
+        # A field that was removed leaves an empty item behind.
+        if isinstance(item, Comment | Whitespace):
+            tail.insert(0, item)
     return tail
 
 

@@ -21,7 +21,11 @@ PLACE = re.compile(r"\((at [a-z0-9, ]+)\)")
 
 
 class KeyFileFault(ConfigurationError):
-    """The file cannot be used; the message says why, without a path."""
+    """The file cannot be used; each fault says why, without a path."""
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
 
 
 def read(path: Path) -> bytes:
@@ -64,7 +68,7 @@ def parse(data: bytes, *, upstreams: frozenset[str] = KNOWN_UPSTREAMS) -> tuple[
     if faults:
         hidden = len(faults) - MOST_FAULTS_TOLD
         told = faults[:MOST_FAULTS_TOLD] + ([f"and {hidden} more"] if hidden > 0 else [])
-        raise KeyFileFault("; ".join(told))
+        raise KeyFileFault(*told)
     return tuple(entries)
 
 

@@ -229,7 +229,7 @@ def load(settings: Settings) -> APIKeys:
             data = key_file.read(path)
             return APIKeys(key_file.parse(data), path, data)
         except KeyFileFault as fault:
-            raise ConfigurationError(f"API_KEYS_FILE: {fault}") from None
+            raise ConfigurationError("\n".join(f"API_KEYS_FILE: {each}" for each in fault.faults)) from None
     if settings.api_key is None:
         raise ConfigurationError("API_KEY or API_KEYS_FILE is needed")
     key = settings.api_key.get_secret_value().encode()

@@ -1,0 +1,552 @@
+"""`python -m app keys`: what it writes, what it tells and how it ends."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import cli
+from app.keys import editing, key_file
+from app.keys.entries import KeyEntry
+from app.keys.key_format import checksum_fits
+from app.keys.key_ring import HeldKey
+from app.keys.store import APIKeys
+
+ROOT = Path(__file__).resolve().parents[2]
+UUID = "784f394c-42b6-435a-983c-b7beff2784f9"
+OTHER_UUID = "c1e3e6b6-1f3a-4d39-9a1f-0d5b9a4d7e11"
+COMMENTED = """\
+# Our keys. Ask Ann before you change one.
+
+[[keys]]   # the first
+name = "Ops"        # the control room
+id = "ops"
+sha256 = "89e01536ac207279409d4de1e5253e01f4a1769e696db0d6062ca9b8f56767c8"   # of free form
+scopes = ["*"]
+
+# The partner's ERP:
+# until the contract ends.
+[[keys]]
+name = "ERP"
+id = "erp"
+sha256 = "2c1743a391305fbf367df8e4f069f9f9b828b4bd0ebb4d2a3d4e2a1f8d0cc0b1"
+scopes = [
+    "devices:read",      # lists
+    "telemetry:read",
+]
+
+# That is all.
+"""
+
+
+@dataclass
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def key(self) -> str:
+        """The key alone: nothing else may stand on standard output."""
+        assert re.fullmatch(r"tbg_[^\n]+\n", self.out), self.out
+        return self.out.strip()
+
+
+Keys = Callable[..., Said]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+@pytest.fixture
+def keys(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """Run `keys ...` on a file of our own, from a directory without `.env`."""
+    monkeypatch.chdir(path.parent)
+
+    def run(action: str, *arguments: str, file: Path | None = path) -> Said:
+        code: Any
+        try:
+            code = cli.main(["keys", action, *arguments, *(["--file", str(file)] if file else [])])
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+def entries(path: Path) -> dict[str, KeyEntry]:
+    return {entry.id: entry for entry in key_file.parse(path.read_bytes())}
+
+
+def holder(path: Path, key: str) -> str | None:
+    """Return the id behind a key that works now."""
+    found = APIKeys(key_file.parse(path.read_bytes())).find(key.encode())
+    return found.caller.id if isinstance(found, HeldKey) else None
+
+
+class TestCreate:
+    """A new entry, and its key once."""
+
+    def test_a_new_file_is_for_its_owner_only_and_holds_no_key(self, keys: Keys, path: Path) -> None:
+        said = keys("create", "Analytics", "--scopes", "devices:read,telemetry:read")
+        assert said.code == 0
+        assert checksum_fits(said.key.encode())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        (entry,) = entries(path).values()
+        assert (entry.name, entry.scopes) == ("Analytics", ("devices:read", "telemetry:read"))
+        assert said.key.split("_")[1] == entry.id
+        assert holder(path, said.key) == entry.id
+        secret = said.key.rpartition("_")[2]
+        assert secret not in path.read_text() + said.err
+
+    def test_every_argument_reaches_its_field(self, keys: Keys, path: Path) -> None:
+        before = datetime.now(UTC).replace(microsecond=0)
+        said = keys(
+            *(
+                "create",
+                "Everything",
+                "--id",
+                "every-thing",
+                "--scopes",
+                "devices:read",
+                "--scopes",
+                "rpc:send",
+            ),
+            *("--device", UUID, "--device", OTHER_UUID.upper(), "--device-type", "thermo, stat"),
+            *("--customer", UUID, "--asset", OTHER_UUID, "--rate-limit", "10/second;1000/hour"),
+            *("--max-streams", "3", "--expires", "90d", "--not-before", "2026-01-01T00:00:00+01:00"),
+            *("--allowed-ip", "10.0.0.0/8", "--allowed-ip", "2001:db8::7"),
+            *(
+                "--allowed-origin",
+                "https://app.example.com",
+                "--upstream",
+                "default",
+                "--description",
+                'Ünï "x"',
+            ),
+        )
+        assert said.code == 0, said.err
+        entry = entries(path)["every-thing"]
+        assert entry.scopes == ("devices:read", "rpc:send")
+        assert entry.devices == (UUID, OTHER_UUID)
+        assert entry.device_types == ("thermo, stat",)
+        assert (entry.customer, entry.asset) == (UUID, OTHER_UUID)
+        assert (entry.rate_limit, entry.max_streams) == ("10/second;1000/hour", 3)
+        assert entry.expires_at
+        assert timedelta(days=90) <= entry.expires_at - before < timedelta(days=90, minutes=2)
+        assert entry.not_before == datetime(2025, 12, 31, 23, tzinfo=UTC)
+        assert [str(network) for network in entry.allowed_ips or ()] == ["10.0.0.0/8", "2001:db8::7/128"]
+        assert entry.allowed_origins == ("https://app.example.com",)
+        assert (entry.upstream, entry.description) == ("default", 'Ünï "x"')
+        assert entry.created
+        assert entry.created >= before
+
+    def test_the_rest_of_the_file_stays_as_it_is(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        path.chmod(0o640)
+        assert keys("create", "New", "--scopes", "*").code == 0
+        assert path.read_text().startswith(COMMENTED)
+        assert list(entries(path))[:2] == ["ops", "erp"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+    @pytest.mark.parametrize("end", ["", "\n", "\n# end"])
+    def test_however_the_file_ends(self, keys: Keys, path: Path, end: str) -> None:
+        path.write_text(COMMENTED.rstrip() + end)
+        assert keys("create", "New", "--scopes", "*").code == 0
+        assert len(entries(path)) == 3
+
+    def test_a_file_of_comments_only_is_a_beginning(self, keys: Keys, path: Path) -> None:
+        path.write_text("# No keys yet.\n")
+        assert keys("create", "New", "--scopes", "*").code == 0
+        assert path.read_text().startswith("# No keys yet.\n\n[[keys]]\n")
+
+    def test_a_name_is_taken_once(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        said = keys("create", "ERP", "--scopes", "*")
+        assert (said.code, said.out) == (1, "")
+        assert "'ERP' already" in said.err
+        assert path.read_text() == COMMENTED
+
+    def test_an_id_is_taken_once(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        said = keys("create", "Other", "--id", "erp", "--scopes", "*")
+        assert (said.code, said.out) == (2, "")
+        assert "two keys share one id (erp)" in said.err
+        assert path.read_text() == COMMENTED
+
+    def test_print_writes_nothing_and_tells_an_entry_to_paste(self, keys: Keys, path: Path) -> None:
+        said = keys("create", "Partner", "--scopes", "devices:read", "--print", file=None)
+        assert said.code == 0
+        assert not path.exists()
+        # All of standard error can go into the file.
+        path.write_text(COMMENTED + said.err)
+        assert holder(path, said.key) == next(reversed(entries(path)))
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--scopes", "devices:rea"], "--scopes: unknown scope devices:rea"),
+            (["--scopes", ","], "--scopes: "),
+            (["--scopes", "*", "--device", "boiler"], "--device: must be a UUID"),
+            (["--scopes", "*", "--device-type", ""], "--device-type: "),
+            (["--scopes", "*", "--customer", "A"], "--customer: must be a UUID"),
+            (["--scopes", "*", "--rate-limit", "often"], "--rate-limit: must "),
+            (["--scopes", "*", "--max-streams", "-1"], "--max-streams: "),
+            (["--scopes", "*", "--max-streams", "two"], "--max-streams"),
+            (["--scopes", "*", "--expires", "soon"], "--expires: must be a time from now"),
+            (["--scopes", "*", "--expires", "999999w"], "--expires: must be a time from now"),
+            (["--scopes", "*", "--expires", "2027-01-31"], "--expires: must be a time from now"),
+            (["--scopes", "*", "--expires", "2020-01-31T00:00:00Z"], "--expires: must be in the future"),
+            (["--scopes", "*", "--not-before", "x"], "--not-before: must be a time from now"),
+            (
+                ["--scopes", "*", "--not-before", "2d", "--expires", "1d"],
+                "expires_at must be after not_before",
+            ),
+            (["--scopes", "*", "--allowed-ip", "10.0.0.1/8"], "--allowed-ip: must be an address"),
+            (["--scopes", "*", "--allowed-origin", "app"], "--allowed-origin: must be exact origins"),
+            (["--scopes", "*", "--upstream", "other"], "upstream: unknown; known are default"),
+            (["--scopes", "*", "--id", "a_b"], "--id: must be letters"),
+            ([], "--scopes"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_bad_arguments_are_named(self, keys: Keys, path: Path, arguments: list[str], words: str) -> None:
+        said = keys("create", "New", *arguments)
+        assert (said.code, said.out) == (2, "")
+        assert words in said.err
+        assert not path.exists()
+
+    def test_a_broken_file_is_not_edited(self, keys: Keys, path: Path) -> None:
+        broken = COMMENTED + "[[keys]]\nname = 1\n"
+        path.write_text(broken)
+        said = keys("create", "New", "--scopes", "*")
+        assert (said.code, said.out) == (2, "")
+        assert "keys.2.name: " in said.err
+        assert path.read_text() == broken
+
+    def test_a_folder_that_is_not_there_is_told(self, keys: Keys, tmp_path: Path) -> None:
+        said = keys("create", "New", "--scopes", "*", file=tmp_path / "no" / "keys.toml")
+        assert (said.code, said.out) == (1, "")
+        assert "cannot be written (No such file or directory): --print" in said.err
+
+    def test_a_link_stays_one(self, keys: Keys, path: Path, tmp_path: Path) -> None:
+        real = tmp_path / "real"
+        real.mkdir()
+        (real / "keys.toml").write_text(COMMENTED)
+        path.symlink_to(real / "keys.toml")
+        assert keys("create", "New", "--scopes", "*").code == 0
+        assert path.is_symlink()
+        assert len(entries(real / "keys.toml")) == 3
+
+    def test_nothing_is_left_beside_the_file(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path.write_text(COMMENTED)
+
+        def fail(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(editing.os, "fsync", fail)
+            said = keys("create", "New", "--scopes", "*")
+        assert (said.code, said.out) == (1, "")
+        assert "No space left on device" in said.err
+        assert path.read_text() == COMMENTED
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_editors_wait_for_each_other(self, path: Path) -> None:
+        """Without the lock most of these would overwrite each other's entry."""
+
+        def add(number: int) -> None:
+            entry = KeyEntry(name=f"k{number}", id=f"k{number}", sha256=f"{number:064d}", scopes=("*",))
+            editing.edit(path, lambda data: editing.with_entry(data, entry), may_create=True)
+
+        threads = [threading.Thread(target=add, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(entries(path)) == 12
+
+    def test_an_editor_that_never_ends_is_not_waited_for(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path.write_text(COMMENTED)
+        monkeypatch.setattr(editing, "LOCK_SECONDS", 0.0)
+        with editing._locked(path.parent):
+            said = keys("create", "New", "--scopes", "*")
+        assert (said.code, said.out) == (1, "")
+        assert "another edit is under way" in said.err
+
+
+class TestRotate:
+    """Another secret, with or without mercy for the old one."""
+
+    def test_both_secrets_work_for_a_week(self, keys: Keys, path: Path) -> None:
+        old = keys("create", "A", "--id", "a", "--scopes", "*").key
+        new = keys("rotate", "A").key
+        assert new != old
+        assert new.startswith("tbg_a_")
+        assert [holder(path, key) for key in (old, new)] == ["a", "a"]
+        first, second = entries(path)["a"].all_secrets
+        assert first.expires_at
+        assert timedelta(days=6, hours=23) < first.expires_at - datetime.now(UTC) <= timedelta(days=7)
+        assert second.expires_at is None
+        assert second.created
+
+    def test_the_overlap_is_a_choice(self, keys: Keys, path: Path) -> None:
+        keys("create", "A", "--id", "a", "--scopes", "*")
+        assert keys("rotate", "a", "--overlap", "12h").code == 0
+        end = entries(path)["a"].all_secrets[0].expires_at
+        assert end
+        assert timedelta(hours=11) < end - datetime.now(UTC) <= timedelta(hours=12)
+
+    @pytest.mark.parametrize("arguments", [["--now"], ["--overlap", "0s"]])
+    def test_the_old_secret_can_end_at_once(self, keys: Keys, path: Path, arguments: list[str]) -> None:
+        old = keys("create", "A", "--id", "a", "--scopes", "*").key
+        new = keys("rotate", "A", *arguments).key
+        assert [holder(path, key) for key in (old, new)] == [None, "a"]
+
+    def test_a_third_live_secret_is_refused(self, keys: Keys, path: Path) -> None:
+        old = keys("create", "A", "--id", "a", "--scopes", "*").key
+        new = keys("rotate", "A").key
+        before = path.read_text()
+        said = keys("rotate", "A")
+        assert (said.code, said.out) == (1, "")
+        assert "2 live secrets already" in said.err
+        assert path.read_text() == before
+        newest = keys("rotate", "A", "--now").key
+        assert [holder(path, key) for key in (old, new, newest)] == [None, None, "a"]
+
+    def test_secrets_that_have_ended_leave_the_file(self, keys: Keys, path: Path) -> None:
+        path.write_text(
+            '[[keys]]\nname = "A"\nid = "a"\nscopes = ["*"]\nsecrets = [\n'
+            f'  {{sha256 = "{"1" * 64}", expires_at = 2020-01-01T00:00:00Z}},\n'
+            f'  {{sha256 = "{"2" * 64}"}},\n]\n'
+        )
+        assert keys("rotate", "a").code == 0
+        digests = [secret.sha256 for secret in entries(path)["a"].all_secrets]
+        assert digests[0] == "2" * 64
+        assert len(digests) == 2
+
+    def test_an_earlier_end_is_not_put_off(self, keys: Keys, path: Path) -> None:
+        path.write_text(
+            '[[keys]]\nname = "A"\nid = "a"\nscopes = ["*"]\n'
+            f'[[keys.secrets]]\nsha256 = "{"1" * 64}"\nexpires_at = 2100-01-01T00:00:00Z\n'
+        )
+        assert keys("rotate", "a", "--overlap", "5200w").code == 0
+        assert entries(path)["a"].all_secrets[0].expires_at == datetime(2100, 1, 1, tzinfo=UTC)
+
+    def test_the_key_itself_may_get_another_end(self, keys: Keys, path: Path) -> None:
+        keys("create", "A", "--id", "a", "--scopes", "*", "--expires", "10d")
+        warned = keys("rotate", "a", "--now")
+        assert "The key ends " in warned.err
+        assert keys("rotate", "a", "--now", "--expires", "2099-01-31T00:00:00Z").code == 0
+        assert entries(path)["a"].expires_at == datetime(2099, 1, 31, tzinfo=UTC)
+        for wrong in ("2020-01-31T00:00:00Z", "x", "2099-01-31"):
+            assert "--expires: must be " in keys("rotate", "a", "--expires", wrong).err
+
+    def test_a_key_of_old_gets_the_new_form_and_comments_stay(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        new = keys("rotate", "erp").key
+        assert holder(path, new) == "erp"
+        text = path.read_text()
+        for comment in re.findall(r"#.*", COMMENTED):
+            assert comment in text
+        # What stands above an entry still does, and the last words are still last.
+        assert text.index("# The partner's ERP") < text.index('name = "ERP"') < text.index("secrets = [")
+        assert text.endswith("\n# That is all.\n")
+
+    def test_rotating_at_once_changes_one_line(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        keys("rotate", "ops", "--now")
+        pairs = list(zip(COMMENTED.splitlines(), path.read_text().splitlines(), strict=True))
+        assert [old for old, new in pairs if old != new] == [COMMENTED.splitlines()[5]]
+        assert path.read_text().splitlines()[5].endswith("   # of free form")
+
+    def test_print_leaves_the_file_alone(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        said = keys("rotate", "erp", "--print")
+        assert path.read_text() == COMMENTED
+        path.write_text(said.err)
+        assert holder(path, said.key) == "erp"
+        assert len(entries(path)) == 1
+
+    def test_bad_overlaps_are_named(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        assert keys("rotate", "erp", "--overlap", "a week").code == 2
+        assert keys("rotate", "erp", "--overlap", "1d", "--now").code == 2
+        assert path.read_text() == COMMENTED
+
+
+class TestDisable:
+    """Refused, and accepted again."""
+
+    def test_there_and_back(self, keys: Keys, path: Path) -> None:
+        key = keys("create", "A", "--id", "a", "--scopes", "*").key
+        assert keys("disable", "A").code == 0
+        assert holder(path, key) is None
+        assert keys("disable", "A").code == 0
+        assert keys("enable", "A").code == 0
+        assert holder(path, key) == "a"
+
+    def test_only_one_line_is_added(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        keys("disable", "ops")
+        assert path.read_text() == COMMENTED.replace('scopes = ["*"]\n', 'scopes = ["*"]\ndisabled = true\n')
+
+    def test_print_tells_the_entry(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED)
+        said = keys("disable", "ops", "--print")
+        assert path.read_text() == COMMENTED
+        assert tomllib.loads(said.err)["keys"][0]["disabled"] is True
+
+    def test_an_unknown_or_ambiguous_name_is_told(self, keys: Keys, path: Path) -> None:
+        path.write_text(COMMENTED.replace('name = "ERP"', 'name = "Ops"'))
+        said = keys("disable", "Nobody")
+        assert (said.code, said.err) == (1, "❌ no key has the id or the name 'Nobody'\n")
+        said = keys("disable", "Ops")
+        assert (said.code, said.err) == (1, "❌ 2 keys have the name 'Ops': use an id (ops, erp)\n")
+        assert keys("disable", "erp").code == 0
+
+    def test_a_list_in_one_piece_is_left_to_people(self, keys: Keys, path: Path) -> None:
+        path.write_text(f'keys = [{{name = "A", id = "a", scopes = ["*"], sha256 = "{"1" * 64}"}}]\n')
+        said = keys("disable", "a")
+        assert said.code == 1
+        assert "write [[keys]] tables" in said.err
+
+
+class TestReading:
+    """list, show and verify."""
+
+    FILE = (
+        COMMENTED
+        + f'[[keys]]\nname = "Old"\nid = "old"\nscopes = ["*"]\nsha256 = "{"3" * 64}"\n'
+        + "expires_at = 2020-01-01T00:00:00Z\n"
+        + f'[[keys]]\nname = "Soon"\nid = "soon"\nscopes = ["*"]\nsha256 = "{"4" * 64}"\n'
+        + "not_before = 2999-01-01T00:00:00Z\n"
+        + f'[[keys]]\nname = "Off"\nid = "off"\nscopes = ["*"]\nsha256 = "{"5" * 64}"\ndisabled = true\n'
+        + '[[keys]]\nname = "Two"\nid = "two"\nscopes = ["*"]\n'
+        + f'secrets = [{{sha256 = "{"6" * 64}"}}, {{sha256 = "{"7" * 64}"}}]\n'
+    )
+
+    def test_a_list_says_how_each_key_stands(self, keys: Keys, path: Path) -> None:
+        path.write_text(self.FILE)
+        said = keys("list")
+        rows = [re.split(r"  +", line) for line in said.out.splitlines()]
+        assert rows[0] == ["ID", "NAME", "STATE", "EXPIRES", "SCOPES"]
+        assert rows[2] == ["erp", "ERP", "live", "never", "devices:read telemetry:read"]
+        states = {row[0]: row[2] for row in rows[1:]}
+        assert states == {
+            "ops": "live",
+            "erp": "live",
+            "old": "expired",
+            "soon": "not valid yet",
+            "off": "disabled",
+            "two": "live, 2 secrets",
+        }
+        assert [(key["id"], key["state"]) for key in json.loads(keys("list", "--json").out)] == list(
+            states.items()
+        )
+
+    def test_an_entry_is_shown_without_its_digests(self, keys: Keys, path: Path) -> None:
+        path.write_text(self.FILE)
+        for key in ("erp", "two"):
+            for arguments in ([], ["--json"]):
+                said = keys("show", key, *arguments)
+                assert said.code == 0
+                assert not re.search(r"[0-9a-f]{12}", said.out)
+        assert json.loads(keys("show", "old", "--json").out) == {
+            "state": "expired",
+            "name": "Old",
+            "id": "old",
+            "scopes": ["*"],
+            "expires_at": "2020-01-01T00:00:00Z",
+        }
+
+    def test_a_missing_file_is_told(self, keys: Keys) -> None:
+        said = keys("list")
+        assert (said.code, said.out) == (2, "")
+        assert "cannot be read (No such file or directory)" in said.err
+
+
+class TestAsAProcess:
+    """The whole command, as people and scripts run it."""
+
+    @staticmethod
+    def run(
+        *arguments: str, cwd: Path, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if name != "API_KEYS_FILE"}
+        return subprocess.run(
+            [sys.executable, "-m", "app", "keys", *arguments],
+            cwd=cwd,
+            env={**inherited, "PYTHONPATH": str(ROOT), **variables},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def test_from_a_new_key_to_its_end(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("API_KEYS_FILE=from-dotenv.toml\n")
+        made = self.run("create", "A", "--scopes", "*", "--allowed-ip", "10.0.0.0/8", cwd=tmp_path)
+        assert made.returncode == 0
+        path = tmp_path / "from-dotenv.toml"
+        key = made.stdout.strip()
+        good = self.run("verify", cwd=tmp_path, stdin=made.stdout)
+        assert good.returncode == 0
+        assert re.fullmatch(r"A \(\w{8}\): works, only from 10\.0\.0\.0/8\n", good.stdout)
+        assert self.run("disable", "A", cwd=tmp_path).returncode == 0
+        off = self.run("verify", "--file", str(path), cwd=tmp_path, stdin=key)
+        assert off.returncode == 1
+        assert off.stdout.endswith(": refused, disabled\n")
+        wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
+        mistyped = self.run("verify", cwd=tmp_path, stdin=wrong)
+        assert (mistyped.returncode, mistyped.stdout) == (1, "refused, mistyped: its checksum is wrong\n")
+        unknown = self.run("verify", cwd=tmp_path, stdin="nobody's-key")
+        assert (unknown.returncode, unknown.stdout) == (1, "refused, no entry has this key\n")
+        secret = key.rpartition("_")[2]
+        for said in (made.stderr, good.stdout, good.stderr, off.stdout, off.stderr, path.read_text()):
+            assert secret not in said
+
+    def test_the_environment_stands_before_dotenv(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("API_KEYS_FILE=from-dotenv.toml\n")
+        done = self.run("create", "A", "--scopes", "*", cwd=tmp_path, API_KEYS_FILE=str(tmp_path / "k.toml"))
+        assert done.returncode == 0
+        assert (tmp_path / "k.toml").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["list"], "--file: is needed, for API_KEYS_FILE is not set"),
+            (["verify", "tbg_a_b"], "unrecognized arguments"),
+            (["nonsense"], "invalid choice"),
+        ],
+    )
+    def test_misuse_is_told(self, tmp_path: Path, arguments: list[str], words: str) -> None:
+        done = self.run(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+
+    def test_a_key_is_asked_for(self, tmp_path: Path) -> None:
+        (tmp_path / "keys.toml").write_text(COMMENTED)
+        done = self.run("verify", "--file", "keys.toml", cwd=tmp_path, stdin=" \n")
+        assert (done.returncode, done.stderr) == (2, "❌ standard input: must hold a key\n")
