@@ -301,7 +301,7 @@ async def test_many_devices_share_what_may_wait(
     gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     devices = make_devices(simulator, 40)
-    monkeypatch.setattr("app.services.bulk.MOST_WAITING_POINTS", 50)
+    monkeypatch.setattr("app.services.bulk_streams.MOST_WAITING_POINTS", 50)
     records = [
         {"device_id": device, "ts": T + number, "values": {"a": number}}
         for number in range(5)
@@ -315,7 +315,7 @@ async def test_many_devices_share_what_may_wait(
 async def test_too_many_devices_are_line_errors(
     gateway: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.bulk.MOST_DEVICES", 1)
+    monkeypatch.setattr("app.services.bulk_results.MOST_DEVICES", 1)
     records = [{"device_id": name, "ts": T, "values": {"a": 1}} for name in (ONE, TWO)]
     answer = await gateway.post(BULK, content=ndjson(*records), headers=NDJSON_TYPE)
     assert answer.json()["line_errors"][0]["line"] == 2
@@ -445,7 +445,7 @@ async def test_a_long_upload_of_one_device_is_read_aside(
 async def test_more_keys_than_an_answer_can_list_are_counted(
     gateway: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.bulk.MOST_LISTED_KEYS", 2)
+    monkeypatch.setattr("app.services.bulk_results.MOST_LISTED_KEYS", 2)
     answer = await gateway.post(BULK, json={ONE: {"a": 1, "b": 2, "c": 3}})
     result = answer.json()["results"][ONE]
     assert (result["keys_uploaded"], result["data_points"]) == ([], 3)
@@ -455,7 +455,7 @@ async def test_more_keys_than_an_answer_can_list_are_counted(
 async def test_long_lines_are_sent_before_they_fill_the_memory(
     gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.bulk.MOST_WAITING_BYTES", 10_000)
+    monkeypatch.setattr("app.services.bulk_streams.MOST_WAITING_BYTES", 10_000)
     records = [
         {"device_id": device, "ts": T + number, "values": {"a": "x" * 1_000}}
         for number in range(20)

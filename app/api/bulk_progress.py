@@ -1,85 +1,48 @@
 """The answer to a bulk upload as a stream of lines, written while the upload is still being read.
 
 Many callers send the whole body before they read a byte. So reading the upload and writing the lines are
-two tasks that never wait for each other; between them lie the lines in a file, of bounded length.
+two tasks that never wait for each other; between them lies a spool.
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Protocol
 
 import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.api.spool import Spool
 from app.errors import GatewayError
 
 MEDIA_TYPE = "application/x-ndjson"
-#: Lines are kept in memory up to here, on disk beyond.
-IN_MEMORY_BYTES = 1 << 20
-#: A caller who reads nothing at all stops the upload at so much, which is some 100,000 devices.
-MOST_SPOOLED_BYTES = 64 << 20
-PIECE_BYTES = 1 << 16
+#: The loop serves others after this many lines.
+LINES_AT_A_TIME = 256
 
-Report = Callable[[dict[str, Any]], Awaitable[None]]
-#: Does the upload from a body, reports each result, and returns the verdict.
-Upload = Callable[[AsyncIterator[bytes], Report], Awaitable[dict[str, Any]]]
+Line = dict[str, Any]
 
 
-class Spool:
-    """Bytes that one task writes and another reads, in order."""
+class FollowedUpload(Protocol):
+    """An upload that tells how it goes."""
 
-    def __init__(self, *, limit: int = MOST_SPOOLED_BYTES) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - closed by `close`
-        self._read = self._written = 0
-        self._limit = limit
-        self._has_changed = asyncio.Condition()
-        self._is_complete = False
+    async def run(self, body: AsyncIterator[bytes], tell: Callable[[Line], bool]) -> None:
+        """Store the body, and `tell` each result at once; False from there: tell it in `rest`."""
 
-    async def put(self, data: bytes) -> None:
-        """Append; waits only when the reader is a whole spool behind."""
-        async with self._has_changed:
-            await self._has_changed.wait_for(lambda: self._written - self._read < self._limit)
-            if self._read == self._written:
-                # All is read: begin anew, so that the file stays small beside a reader who keeps up.
-                self._file.seek(0)
-                self._file.truncate()
-                self._read = self._written = 0
-            self._file.seek(self._written)
-            self._written += self._file.write(data)
-            self._has_changed.notify_all()
+    def rest(self) -> Iterator[Line]:
+        """Return what could not be told at once."""
 
-    async def complete(self) -> None:
-        """Say that nothing more comes."""
-        async with self._has_changed:
-            self._is_complete = True
-            self._has_changed.notify_all()
-
-    async def get(self) -> bytes:
-        """Return the next bytes, or none when everything has been read."""
-        async with self._has_changed:
-            await self._has_changed.wait_for(lambda: self._written > self._read or self._is_complete)
-            self._file.seek(self._read)
-            data = self._file.read(PIECE_BYTES)
-            self._read += len(data)
-            self._has_changed.notify_all()
-            return data
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
+    def verdict(self, error: GatewayError | None) -> Line:
+        """Return the last line; `error` is what has ended the upload, if anything."""
 
 
 class BulkProgress(Response):
     """Runs an upload and sends a line for each result, the verdict last. Status 200 once a line is out."""
 
-    def __init__(self, upload: Upload, failed: Callable[[GatewayError], dict[str, Any]]) -> None:
+    def __init__(self, upload: FollowedUpload) -> None:
         super().__init__(status_code=200, media_type=MEDIA_TYPE)
         del self.headers["content-length"]
-        self._upload, self._failed = upload, failed
-        self._has_lines = False
+        self._upload = upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Answer; a fault before the first line is a proper error, a later one is the verdict."""
@@ -87,8 +50,8 @@ class BulkProgress(Response):
         uploading = asyncio.create_task(self._run(receive, spool))
         try:
             piece = await spool.get()
-            if not self._has_lines:
-                await uploading  # It has ended, and raises what ended it.
+            if not piece:
+                await uploading  # It has ended without a line, and raises what ended it.
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -101,20 +64,30 @@ class BulkProgress(Response):
             spool.close()
 
     async def _run(self, receive: Receive, spool: Spool) -> None:
-        async def report(line: dict[str, Any]) -> None:
-            self._has_lines = True
-            await spool.put(orjson.dumps(line) + b"\n")
-
+        ended_by: GatewayError | None = None
         body = ReceivedBody(receive)
         try:
-            verdict = await body.until_gone(self._upload(body.chunks(), report))
-            await report(verdict)
-        except GatewayError as error:
-            if not self._has_lines:
-                raise
-            await report(self._failed(error))
+            try:
+                await body.until_gone(
+                    self._upload.run(body.chunks(), lambda line: spool.offer(encoded(line)))
+                )
+            except GatewayError as error:
+                if not spool.is_used:
+                    raise
+                ended_by = error
+            for number, line in enumerate(self._upload.rest()):
+                if number % LINES_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+                # The caller has sent everything, so that it may be waited for.
+                await spool.put(encoded(line))
+            await spool.put(encoded(self._upload.verdict(ended_by)))
         finally:
-            await spool.complete()
+            spool.complete()
+
+
+def encoded(line: Line) -> bytes:
+    """Return the bytes of a line."""
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class ReceivedBody:
@@ -136,15 +109,15 @@ class ReceivedBody:
                 yield message["body"]
         self._is_read.set()
 
-    async def until_gone(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-        """Return the work's result; a caller who leaves after its body cancels the work."""
+    async def until_gone(self, work: Awaitable[None]) -> None:
+        """Do the work; a caller who leaves after its body cancels it."""
         working = asyncio.ensure_future(work)
         watching = asyncio.create_task(self._watch())
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 raise ClientDisconnect
-            return working.result()
+            working.result()
         finally:
             for task in (working, watching):
                 task.cancel()

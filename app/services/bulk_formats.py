@@ -255,3 +255,12 @@ def _read_number(cell: str, *, is_integer: bool) -> float:
     if isinstance(value, float) and value in {float("inf"), float("-inf")}:
         raise refused("value", "is a number that is too large")
     return value
+
+
+#: Formats of streamed uploads by media type.
+FORMATS: dict[str, type[LineFormat]] = {
+    "application/x-ndjson": NDJSON,
+    "application/ndjson": NDJSON,
+    "application/jsonl": NDJSON,
+    "text/csv": CSV,
+}

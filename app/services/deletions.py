@@ -7,7 +7,8 @@ from typing import Any
 from app.errors import UpstreamGarbled
 from app.services.latest import latest_of
 from app.services.points import Points
-from app.services.uploads import split_keys, store
+from app.services.sending import Sender
+from app.services.uploads import split_keys
 from app.services.values import Assay, InexactError, UnstorableError, Warnings
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
@@ -59,7 +60,7 @@ async def _restore_latest(
         known = latest.get(key)
         if known is None or known["ts"] < ts:
             _add_again(points, key, ts, value)
-    await store(upstream, *entity, points)
+    await Sender(upstream).store(*entity, points)
 
 
 async def _newest(

@@ -5,17 +5,16 @@ ThingsBoard stores a map of arrays as JSON values at its own time, without a wor
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 
-from app.errors import GatewayError, InvalidRequest
-from app.services.pacing import Pacer
-from app.services.points import Chunk, Points, iter_chunks, overlay, warn_of_repetition
-from app.services.values import Assay, InexactError, UnstorableError, Warnings, find_key_fault
+from app.errors import InvalidRequest
+from app.services.points import Points, overlay, warn_of_repetition
+from app.services.sending import Sender
+from app.services.values import Assay, InexactError, UnstorableError, Warnings, find_key_fault, is_plain
 from app.thingsboard.client import ThingsBoardClient
 from app.times import LATEST, SECONDS_TO, parse_time
 
@@ -23,10 +22,9 @@ MOST_FAULTS = 20
 LONGEST_FIELD = 120
 #: Bodies from this size on are read in a thread, so that other callers are served meanwhile.
 LARGE_BODY = 256 * 1024
-MANY_POINTS = 10_000
 
 NO_SERIES = 'is no list of {"ts","value"} alone, so it is stored as one JSON value, at this time'
-POINT = {"ts", "value"}
+POINT, TIMED = {"ts", "value"}, {"ts", "values"}
 
 T = TypeVar("T")
 
@@ -110,7 +108,7 @@ class FormReader:
         """Read ThingsBoard's `{"ts","values"}`."""
         if "values" not in element:
             return self._fault(f"{place}ts", 'ts without values: write {"ts":T,"values":{...}}')
-        for extra in element.keys() - {"ts", "values"}:
+        for extra in element.keys() - TIMED:
             self._fault(f"{place}{extra}", "must not stand beside ts and values")
         ts = self._time(element["ts"], f"{place}ts")
         values = element["values"]
@@ -130,6 +128,10 @@ class FormReader:
         untimed = self.points.untimed
         for key, value in element.items():
             if type(value) is list:
+                if not self.points.timed and find_key_fault(key) is None:
+                    self.points.timed = plain_points(key, value)
+                    if self.points.timed:
+                        continue
                 if is_series(value):
                     self._series(key, value, f"{place}{key}")
                     continue
@@ -201,6 +203,32 @@ def is_series(value: list[Any]) -> bool:
     return bool(value) and all(type(item) is dict and item.keys() == POINT for item in value)
 
 
+def plain_points(key: str, series: list[Any]) -> dict[int, dict[str, Any]]:
+    """Return the points of one key by time, quickly; none when they need a closer look."""
+    points: dict[int, dict[str, Any]] = {}
+    for point in series:
+        if type(point) is not dict or point.keys() != POINT:
+            return {}
+        ts, value = point["ts"], point["value"]
+        if type(ts) is not int or not SECONDS_TO <= ts <= LATEST or not is_plain(value):
+            return {}
+        points[ts] = {key: value}
+    return points if len(points) == len(series) else {}
+
+
+def is_plain_upload(upload: Any) -> bool:
+    """Tell, quickly, that an upload is `{"ts","values"}` and stored as it is; False says nothing."""
+    if type(upload) is not dict or len(upload) != len(TIMED):
+        return False
+    ts, values = upload.get("ts"), upload.get("values")
+    if type(ts) is not int or not SECONDS_TO <= ts <= LATEST or type(values) is not dict or not values:
+        return False
+    for key, value in values.items():
+        if not is_plain(value) or key == "ts" or find_key_fault(key) is not None:
+            return False
+    return True
+
+
 def refused(field: str, issue: str) -> InvalidRequest:
     """Say which part of an upload is wrong and why."""
     return InvalidRequest(f"{field}: {issue}", details={"field": field, "issue": issue})
@@ -222,47 +250,6 @@ def read_upload(upload: Any, exact: Callable[[], Any]) -> FormReader:
     return reader
 
 
-async def store(
-    upstream: ThingsBoardClient,
-    entity_type: str,
-    entity_id: str,
-    points: Points,
-    ttl_seconds: int | None = None,
-    pacer: Pacer | None = None,
-) -> int:
-    """Send points and return how many ThingsBoard acknowledged: all of them.
-
-    Args:
-        pacer: waits out ThingsBoard's rate limit; without one a 429 is an error.
-
-    Raises:
-        GatewayError: with `stored_points` in its details when some were acknowledged before.
-    """
-    stored = 0
-    chunks = iter_chunks(points)
-    while chunk := await _next(chunks, points.count):
-        try:
-            save = partial(
-                upstream.telemetry.save,
-                entity_type,
-                entity_id,
-                chunk.body,
-                is_idempotent=chunk.is_idempotent,
-                ttl_seconds=ttl_seconds,
-            )
-            await (save() if pacer is None else pacer.run(save))
-        except GatewayError as error:
-            if stored:
-                error.details = {**(error.details or {}), "stored_points": stored}
-            raise
-        stored += chunk.points
-    return stored
-
-
-async def _next(chunks: Iterator[Chunk], points: int) -> Chunk | None:
-    return next(chunks, None) if points < MANY_POINTS else await asyncio.to_thread(next, chunks, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What one upload stored."""
@@ -277,7 +264,8 @@ async def upload(
 ) -> Receipt:
     """Read a body in any of the forms, and store it."""
     reader = await off_the_loop(body, _read_body)
-    stored = await store(upstream, entity_type, entity_id, reader.points, ttl_seconds)
+    sender = Sender(upstream, ttl_seconds=ttl_seconds)
+    stored = await sender.store(entity_type, entity_id, reader.points)
     return Receipt(list(reader.points.keys()), stored, reader.warnings.listed())
 
 

@@ -29,6 +29,8 @@ MOST_WARNINGS = 100
 
 #: `0.` and 16 decimals.
 LONGEST_EXACT = 18
+#: What is looked at as usual text; any longer one takes the longer way.
+SHORT_TEXT = 200
 
 ROUNDED = f"has more than {MOST_DECIMALS} decimals; {{!r}} is stored rounded to {{!r}}"
 TOO_SMALL = f"is too small for {MOST_DECIMALS} decimals; ThingsBoard stores {{!r}} as text"
@@ -110,6 +112,27 @@ class Warnings:
         return listed
 
 
+def is_plain(value: Any) -> bool:
+    """Tell, quickly, that a value is stored as it is; False says nothing."""
+    kind = type(value)
+    if kind is float:
+        return 1.0 <= value < HUGE or _is_exact_fraction(value)
+    if kind is int:
+        return bool(INT64_MIN <= value <= INT64_MAX)
+    if kind is str:
+        # Text that reads as a number begins with a digit, a sign or a point.
+        return len(value) <= SHORT_TEXT and value[:1].isalpha() and "\0" not in value
+    return kind is bool
+
+
+def _is_exact_fraction(value: float) -> bool:
+    size = abs(value)
+    if size >= 1:
+        return size < HUGE
+    text = repr(size)
+    return len(text) <= LONGEST_EXACT and "e" not in text
+
+
 class Assay:
     """Decides for each value of one upload how it is sent, and notes what ThingsBoard will change."""
 
@@ -125,15 +148,15 @@ class Assay:
             UnstorableError: ThingsBoard could not store it.
             InexactError: the value may have lost digits when it was read.
         """
+        if is_plain(value):
+            return value
         kind = type(value)
         if kind is float:
-            return value if 1.0 <= value < HUGE else self._float(key, value)
+            return self._float(key, value)
         if kind is int:
-            return value if INT64_MIN <= value <= INT64_MAX else self._long_integer(key, value)
+            return self._long_integer(key, value)
         if kind is str:
             return self._text(key, value)
-        if kind is bool:
-            return value
         if value is None:
             raise UnstorableError("must not be null")
         return self._nested(value, DEEPEST)
@@ -144,11 +167,6 @@ class Assay:
             if not self._is_exact:
                 raise InexactError
             return orjson.Fragment(f"{Decimal(repr(value)):f}.0")
-        if size >= 1 or size == 0:
-            return value
-        text = repr(size)
-        if len(text) <= LONGEST_EXACT and "e" not in text:
-            return value
         rounded = round(value, MOST_DECIMALS)
         if rounded == value:
             return value

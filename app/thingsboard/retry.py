@@ -10,14 +10,14 @@ BASE_DELAY_SECONDS = 0.05
 
 
 class RetryBudget:
-    """A purse of retries shared by all calls of an upstream."""
+    """A purse of retries shared by all calls of an upstream, or of one upload."""
 
-    def __init__(self) -> None:
-        self._saved = MAXIMUM_SAVED
+    def __init__(self, most_saved: float = MAXIMUM_SAVED) -> None:
+        self._most_saved = self._saved = most_saved
 
     def earn(self) -> None:
         """Note a call made for a caller."""
-        self._saved = min(MAXIMUM_SAVED, self._saved + EARNED_PER_CALL)
+        self._saved = min(self._most_saved, self._saved + EARNED_PER_CALL)
 
     def spend(self) -> bool:
         """Take one retry out, or say that none is left."""

@@ -146,7 +146,7 @@ async def test_a_spool_gives_back_what_it_took_in_any_rhythm() -> None:
     async def write() -> None:
         for number in range(500):
             await spool.put(b"%06d;" % number)
-        await spool.complete()
+        spool.complete()
 
     async def read() -> None:
         while piece := await spool.get():
