@@ -14,7 +14,7 @@ GATEWAY = {
     "ALLOWED_HOSTS": HOST,
     "BACKEND_CORS_ORIGINS": "https://app.example.com",
     "TRUSTED_PROXIES": "10.0.0.0/8",
-    "RATE_LIMIT_REQUESTS": "1000000000",
+    "RATE_LIMIT_REQUESTS": "999999999",
     "TB_USERNAME": "tenant@thingsboard.org",
     "TB_PASSWORD": "tenant",
     "HOST": HOST,
