@@ -1,16 +1,30 @@
 """Answers about many devices: `data` for those that worked, `errors` for those that did not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import Request
 from starlette.responses import Response
 
 from app.api.envelope import success
+from app.context import context_of
 from app.errors import GatewayError, Overloaded, UpstreamError
 from app.problems import answer_for
 
 #: By device as it was named: its id if it has one, and what was found or what went wrong.
 Outcomes = Mapping[str, tuple[str | None, dict[str, Any] | GatewayError]]
+
+
+async def charge_devices(request: Request, references: Sequence[str]) -> None:
+    """Charge these devices to the caller's rate limit, where devices are what it counts.
+
+    Raises:
+        RateLimited: they do not all fit into what is left; nothing was charged.
+        InvalidRequest: so many would never fit.
+    """
+    meter = context_of(request.scope).meter
+    if meter is not None:
+        await meter.charge(len(set(references)), "device_ids")
 
 
 def answer_by_device(outcomes: Outcomes) -> Response:

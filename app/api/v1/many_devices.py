@@ -1,8 +1,9 @@
 """Telemetry of many devices in one call, read."""
 
+from fastapi import Request
 from starlette.responses import Response
 
-from app.api.by_device import answer_by_device
+from app.api.by_device import answer_by_device, charge_devices
 from app.api.route import requires, versioned_router
 from app.deps import SettingsDep, UpstreamDep
 from app.errors import InvalidRequest
@@ -27,7 +28,7 @@ router = versioned_router("telemetry")
     openapi_extra=requires("telemetry:read"),
 )
 async def get_latest_telemetry_of_devices(
-    upstream: UpstreamDep, settings: SettingsDep, query: ManyLatestQuery
+    request: Request, upstream: UpstreamDep, settings: SettingsDep, query: ManyLatestQuery
 ) -> Response:
     """Return the newest points of up to 1,000 devices: `data` and `errors`, keyed as they were named.
 
@@ -37,6 +38,7 @@ async def get_latest_telemetry_of_devices(
     if inferred and query.keys is None:
         issue = "types=inferred needs the keys to ask for"
         raise InvalidRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
+    await charge_devices(request, query.device_ids)
     keys = None if query.keys is None else list(dict.fromkeys(query.keys))
     return answer_by_device(
         await latest_of_many(
@@ -53,7 +55,7 @@ async def get_latest_telemetry_of_devices(
     openapi_extra=requires("telemetry:read"),
 )
 async def query_telemetry_of_devices(
-    upstream: UpstreamDep, settings: SettingsDep, query: ManyTelemetryQuery
+    request: Request, upstream: UpstreamDep, settings: SettingsDep, query: ManyTelemetryQuery
 ) -> Response:
     """Answer one query for each of up to 100 devices: `data` and `errors`, keyed as they were named.
 
@@ -61,6 +63,7 @@ async def query_telemetry_of_devices(
     lower than asked for: `query.limit` and `metadata.truncated` say so, and `metadata.next_cursor` goes on at
     `POST /devices/{device_id}/telemetry/query`.
     """
+    await charge_devices(request, query.device_ids)
     return answer_by_device(
         await answer_many(upstream, query.device_ids, Question.of(query), at_once=settings.bulk_concurrency)
     )
