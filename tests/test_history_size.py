@@ -49,6 +49,18 @@ async def test_a_long_history_is_counted_by_thingsboard(
     assert simulator.calls[VALUES] <= 2
 
 
+async def test_a_range_that_takes_too_long_is_counted_in_parts(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    device = device_id(simulator)
+    load(simulator, device, "temperature", [(START + n, n) for n in range(1_600)])
+    simulator.faults.status(504, path="values/timeseries", count=1)
+    query = f"start_ts={START}&end_ts={START + 1_600}"
+    answer = await gateway.get(f"{DEVICES}/{device}/telemetry/count?{query}")
+    assert (answer.json()["total"], answer.json()["exact"]) == (1_600, True)
+    assert simulator.calls[VALUES] == 1 + 16 + 2
+
+
 REFUSED: dict[str, tuple[str, int]] = {
     "unknown device": (f"{UNKNOWN}/telemetry", 404),
     "unknown parameter": ("{device}/telemetry?nope=1", 422),

@@ -307,6 +307,25 @@ async def test_a_page_too_slow_is_halved(
     assert answer.text.count("\r\n") == len(DENSE) + len(SPARSE) + 1
 
 
+@pytest.mark.parametrize("file_format", ["json", "csv", "xlsx"])
+async def test_a_thingsboard_that_takes_long_is_asked_for_less(
+    gateway: httpx.AsyncClient, simulator: Simulator, device: str, file_format: str
+) -> None:
+    """It gives up on more than two hours, and on more than 4,000 points: seven hours and 32,000 come."""
+    simulator.faults.labour(0.01, ms_per_second=7_200_000 / 0.008, points_per_second=4_000 / 0.002)
+    span = f"start_ts={START}&end_ts={START + 25_000_000}"
+    answer = await gateway.get(f"{DEVICES}/{device}/telemetry?format={file_format}&{span}")
+    if file_format == "json":
+        data = answer.json()["data"]
+        assert [len(data[key]) for key in ("temperature", "level")] == [len(DENSE), len(SPARSE)]
+    elif file_format == "csv":
+        assert answer.text.count("\r\n") == len(DENSE) + len(SPARSE) + 1
+    else:
+        book = openpyxl.load_workbook(io.BytesIO(answer.content))
+        assert [book[key].max_row - 1 for key in ("temperature", "level")] == [len(DENSE), len(SPARSE)]
+    assert simulator.calls[VALUES] <= 60
+
+
 async def test_a_thingsboard_that_stays_slow_is_a_504(
     gateway: httpx.AsyncClient, simulator: Simulator, device: str
 ) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from app.errors import UpstreamGarbled
+from app.errors import UpstreamError, UpstreamGarbled
 from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate, is_number
 from app.services.fan_out import run_bounded
 from app.services.history import KEYS_A_CALL, PAGE_POINTS, History
+from app.services.windows import is_too_slow
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
 from app.thingsboard.telemetry import Point
@@ -25,6 +26,8 @@ from app.thingsboard.telemetry import Point
 MOST_RAW_POINTS = 200_000
 #: What ThingsBoard's MAX takes a value for that is no double: Java's Double.MIN_VALUE.
 HIDDEN_MAX = 5e-324
+#: A range whose points cannot be counted within ThingsBoard's 30 s is counted in so many parts.
+COUNT_PARTS = 16
 #: Points of a key that are looked at for their types when there are too many to read them all.
 SAMPLE_POINTS = 1_000
 
@@ -93,11 +96,35 @@ async def count_points(
     """
     known = await upstream.telemetry.checked_keys(*entity, keys)
     wanted = list(known if keys is None else keys)
-    found = await aggregate(upstream, entity, wanted, Function("COUNT", None, "UTC"), [span])
+    values, buckets = await _count(upstream, entity, wanted, span)
     raw = _RawPoints(upstream, entity, MOST_RAW_POINTS)
-    at_least, _ = await _count_again(raw, found.values, [span])
-    counts = {key: int(found.values[key].get(span, 0)) for key in wanted}
+    at_least, _ = await _count_again(raw, values, buckets)
+    counts = {key: sum(map(int, values[key].values())) for key in wanted}
     return Counts(counts, [key for key in wanted if key in at_least])
+
+
+async def _count(
+    upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str], span: Bucket
+) -> tuple[dict[str, dict[Bucket, Any]], list[Bucket]]:
+    """Return ThingsBoard's counts by bucket, and the buckets: one, or several where one takes it too long."""
+    function = Function("COUNT", None, "UTC")
+    try:
+        return (await aggregate(upstream, entity, keys, function, [span])).values, [span]
+    except UpstreamError as error:
+        if not is_too_slow(error):
+            raise
+    start, end = span
+    step = -(-(end - start) // COUNT_PARTS)
+    buckets = [(at, min(at + step, end)) for at in range(start, end, step)]
+
+    async def count(bucket: Bucket) -> Aggregates:
+        return await aggregate(upstream, entity, keys, function, [bucket])
+
+    values: dict[str, dict[Bucket, Any]] = {key: {} for key in keys}
+    for part in await run_bounded(buckets, count, at_once=CALLS_AT_ONCE):
+        for key in keys:
+            values[key] |= part.values[key]
+    return values, buckets
 
 
 class _RawPoints:
