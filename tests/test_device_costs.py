@@ -3,11 +3,15 @@
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
+from tb_simulator.server import Simulator
 from tests.conftest import GatewayFactory
 
 LATEST, QUERY = "/api/v1/tb/telemetry/latest", "/api/v1/tb/telemetry/query"
+BULK = "/api/v1/tb/telemetry/bulk"
+SAVES = "POST /api/plugins/telemetry/DEVICE/{id}/timeseries/ANY"
 WHOAMI = "/api/v1/tb/whoami"
 DEVICES = [f"name:Test Device {letter}" for letter in ("A1", "A2", "A3", "B1", "C1")]
 
@@ -63,3 +67,73 @@ class TestReads:
         gateway = make_gateway(rate_limit="3/hour")
         answers = [await gateway.post(path, json=body(path, DEVICES)) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200] * 3 + [429]
+
+
+class TestBulkUploads:
+    """A map is counted before anything is sent, a stream as its devices come."""
+
+    async def test_a_map_that_fits_is_charged(self, make_gateway: GatewayFactory) -> None:
+        gateway = charged(make_gateway)
+        answer = await gateway.post(BULK, json={device: {"load": 1} for device in DEVICES})
+        assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (200, "5")
+
+    async def test_a_map_that_does_not_fit_is_refused_whole(
+        self, make_gateway: GatewayFactory, simulator: Simulator
+    ) -> None:
+        gateway = charged(make_gateway, "6/hour")
+        await gateway.get(WHOAMI)
+        await gateway.get(WHOAMI)
+        refused = await gateway.post(BULK, json={device: {"load": 1} for device in DEVICES})
+        assert refused.status_code == 429
+        assert refused.json()["details"]["limited_by"] == "gateway"
+        assert simulator.calls[SAVES] == 0
+
+    async def test_a_map_that_can_never_fit_is_told_so(self, make_gateway: GatewayFactory) -> None:
+        gateway = charged(make_gateway, "4/hour")
+        refused = await gateway.post(BULK, json={device: {"load": 1} for device in DEVICES})
+        assert (refused.status_code, refused.json()["details"]["field"]) == (400, "telemetry_data")
+
+    @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+    async def test_the_devices_of_a_stream_that_do_not_fit_are_errors(
+        self, make_gateway: GatewayFactory, simulator: Simulator, accept: str
+    ) -> None:
+        gateway = charged(make_gateway, "3/hour")
+        lines = [
+            {"device_id": device, "ts": ts, "values": {"load": ts}} for ts in (1, 2) for device in DEVICES
+        ]
+        answer = await gateway.post(
+            BULK,
+            content=b"".join(orjson.dumps(line) + b"\n" for line in lines),
+            headers={"content-type": "application/x-ndjson", "accept": accept},
+        )
+        if accept == "application/json":
+            assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (207, "0")
+            verdict = answer.json()
+            results = verdict["results"]
+        else:
+            *told, verdict = [orjson.loads(line) for line in answer.content.splitlines()]
+            results = {line["device"]: line for line in told}
+        assert verdict["summary"] == {
+            "total_devices": 5,
+            "successful_devices": 3,
+            "failed_devices": 2,
+            "total_data_points": 6,
+        }
+        assert [results[device]["error_code"] for device in DEVICES] == [None] * 3 + [
+            "RATE_LIMIT_EXCEEDED"
+        ] * 2
+        assert results[DEVICES[4]]["error"] == "Rate limit exceeded: 3 requests per 3600 seconds."
+        assert simulator.calls[SAVES] == 3
+
+    async def test_the_pieces_of_a_stream_do_not_matter(self, make_gateway: GatewayFactory) -> None:
+        gateway = charged(make_gateway, "4/hour")
+
+        async def pieces() -> Any:
+            for ts in (1, 2, 3):
+                for device in DEVICES:
+                    yield orjson.dumps({"device_id": device, "ts": ts, "values": {"load": ts}}) + b"\n"
+
+        answer = await gateway.post(BULK, content=pieces(), headers={"content-type": "application/x-ndjson"})
+        results = answer.json()["results"]
+        assert [results[device]["data_points"] for device in DEVICES] == [3, 3, 3, 3, 0]
+        assert answer.headers["x-ratelimit-remaining"] == "0"

@@ -20,6 +20,7 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from app.metering import Meter
 from app.services import bulk_results
 from app.services.addressing import find_uuid, resolve
 from app.services.bulk_results import BulkResults, DeviceResult
@@ -53,10 +54,13 @@ class BulkUpload:
     `put` hands over the points of one device and waits while as many devices are read ahead as are being
     sent: the next call can leave as soon as an answer comes. Leaving the context waits for all that was put;
     after another failure than a GatewayError, as when the caller has left, nothing more is sent.
+
+    Args:
+        meter: charges each device to the caller's rate limit; None: the call has paid for all of them.
     """
 
-    def __init__(self, upstream: ThingsBoardClient, concurrency: int) -> None:
-        self.results = BulkResults()
+    def __init__(self, upstream: ThingsBoardClient, concurrency: int, meter: Meter | None = None) -> None:
+        self.results, self.meter = BulkResults(), meter
         self._upstream, self._concurrency = upstream, concurrency
         self._pacer = Pacer(concurrency)
         self._sender = Sender(upstream, pacer=self._pacer)
@@ -183,6 +187,8 @@ async def upload_map(bulk: BulkUpload, body: AsyncIterator[bytes]) -> None:
         raise refused("telemetry_data", "must be a map of uploads by device")
     if len(document.value) > bulk_results.MOST_DEVICES:
         raise refused("telemetry_data", f"names more than {bulk_results.MOST_DEVICES} devices")
+    if bulk.meter is not None:
+        await bulk.meter.charge(len(document.value), "telemetry_data")
     async with bulk:
         for reference, value in document.value.items():
             result = bulk.results.of(reference)

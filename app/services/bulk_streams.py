@@ -1,10 +1,12 @@
 """Bulk uploads of any length, line by line, at constant memory."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from app.errors import GatewayError, InvalidRequest, UnsupportedMediaType
+from app.metering import Meter
 from app.services import bulk_results
 from app.services.bulk import BulkUpload, upload_map
 from app.services.bulk_formats import FORMATS, Line, LineFormat
@@ -73,12 +75,11 @@ class StreamedUpload:
         try:
             async with self._bulk:
                 async for chunk in with_pauses(body, PAUSE_SECONDS):
-                    await (self._read(lines, chunk) if chunk else self._send_all())
+                    await (self._read(lines.feed(chunk)) if chunk else self._send_all())
                     if self._bulk.is_given_up:
                         # Without anything stored there is no use in reading the rest.
                         self._bulk.raise_if_away()
-                for line in lines.close():
-                    await self._take(line)
+                await self._read(lines.close())
                 await self._send_all()
         except GatewayError as error:
             # By now what was under way has ended, and counts.
@@ -88,9 +89,24 @@ class StreamedUpload:
         if not self._lines:
             raise empty_upload()
 
-    async def _read(self, lines: LineFormat, chunk: bytes) -> None:
-        for line in lines.feed(chunk):
-            await self._take(line)
+    async def _read(self, lines: Iterator[Line]) -> None:
+        while some := list(islice(lines, LINES_AT_A_TIME)):
+            if self._bulk.meter is not None:
+                await self._pay_for(some, self._bulk.meter)
+            for line in some:
+                await self._take(line)
+
+    async def _pay_for(self, lines: Iterable[Line], meter: Meter) -> None:
+        """Charge the devices that these lines are the first to name; those beyond the limit have failed."""
+        named = dict.fromkeys(line.reference for line in lines if line.reference is not None)
+        new = [reference for reference in named if reference not in self._results.by_device]
+        granted, refusal = await meter.grant(len(new))
+        for reference in new[granted:]:
+            result = self._results.of(reference)
+            if result is not None and refusal is not None:
+                result.is_given_up = True
+                self._results.note_failure(result, refusal)
+                self._results.tell(result)
 
     async def _take(self, line: Line) -> None:
         self._lines += 1

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from app.api.bulk_progress import MEDIA_TYPE, BulkProgress, Line
 from app.api.envelope import success
 from app.api.route import requires, versioned_router
+from app.context import context_of
 from app.deps import SettingsDep, UpstreamDep
 from app.errors import GatewayError
 from app.problems import answer_for
@@ -54,7 +55,7 @@ async def upload_bulk_telemetry(request: Request, upstream: UpstreamDep, setting
     holds), and the verdict in the last line, which has `status` and `summary` in place of `device`.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    done = BulkUpload(upstream, settings.bulk_concurrency)
+    done = BulkUpload(upstream, settings.bulk_concurrency, context_of(request.scope).meter)
     if MEDIA_TYPE in request.headers.get("accept", ""):
         return BulkProgress(Followed(done, media_type))
     await bulk_streams.upload(done, media_type, request.stream())
