@@ -1,14 +1,19 @@
-"""The export of 1,000,000 points: counted, first byte, memory, CPU against parsing the same bytes."""
+"""The export of 1,000,000 points: counted, first byte, memory, CPU against parsing the same bytes.
 
+The other formats follow, with what they cost and how long another caller waits for an answer meanwhile.
+"""
+
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import orjson
 
 from benchmarks.bench import CALLER, Bench
 from benchmarks.bulk import start_simulator
-from benchmarks.figures import Result
+from benchmarks.figures import Result, percentile
 from benchmarks.filled_simulator import FIRST_MS, KEY, STEP_MS
 from benchmarks.processes import MIB, BenchmarkFailed, Child, connected, fetch
 
@@ -17,6 +22,7 @@ END_MS = FIRST_MS + POINTS * STEP_MS
 PAGE_POINTS = 10_000
 PIECE = 1 << 16
 EXPORT_SECONDS = 300.0
+BYSTANDER_PAUSE_SECONDS = 0.005
 #: Long enough for the first page to be held, and for a later one never to come in this measurement.
 HELD_SECONDS, NEVER_SECONDS = 0.5, 20.0
 FAULTS = "/__simulator/faults"
@@ -50,6 +56,7 @@ def measure(bench: Bench) -> list[Result]:
     direct_seconds = time.perf_counter() - started
     parsing = min(_parse(pages) for _ in range(3))
     best = min(exports, key=lambda export: export.cpu)
+    added_by = _measure_formats(bench, gateway, target)
     bench.note(
         "export",
         f"{best.rows:,} rows, {best.size / MIB:.1f} MiB of CSV, {min(e.seconds for e in exports):.2f} s and "
@@ -63,11 +70,76 @@ def measure(bench: Bench) -> list[Result]:
         Result.at_most(
             "export of 1,000,000 points as CSV, CPU to parsing the same bytes", 5, best.cpu / parsing, "times"
         ),
+        *(
+            Result.at_most(f"export of 1,000,000 points as {name}, memory added", 32, added_by[name], "MiB")
+            for name in ("xlsx", "parquet")
+        ),
     ]
 
 
-def _export(gateway: Child, target: str) -> Export:
-    """Export and count."""
+def _measure_formats(bench: Bench, gateway: Child, target: str) -> dict[str, float]:
+    """Note what each format costs; return the MiB that it adds."""
+    added: dict[str, float] = {}
+    for file_format in ("csv", "jsonl", "xlsx", "parquet"):
+        as_format = target.replace("format=csv", f"format={file_format}")
+        if file_format == "parquet":
+            # Loads pyarrow, once in the life of a worker.
+            before = gateway.memory_now()
+            fetch(gateway.port, f"{as_format}&start_ts={END_MS - 1}", CALLER)
+            loaded = (gateway.memory_now() - before) / MIB
+            bench.note("export", f"The first Parquet file adds {loaded:.0f} MiB to a worker, for pyarrow.")
+        gateway.forget_peak()
+        before = gateway.memory_now()
+        with Bystander(gateway) as bystander:
+            export = _export(gateway, as_format, is_text=file_format in {"csv", "jsonl"})
+        added[file_format] = (gateway.memory_peak() - before) / MIB
+        bench.note(
+            "export",
+            f"{file_format}: {export.size / MIB:.1f} MiB in {export.seconds:.2f} s, {export.cpu:.2f} s of "
+            f"CPU, {added[file_format]:.1f} MiB of memory; another caller's `/health/live` took "
+            f"{bystander.median_ms:.1f} ms in the middle and {bystander.worst_ms:.0f} ms at worst.",
+        )
+    return added
+
+
+class Bystander:
+    """A caller who asks for something small all the time while something large is going on."""
+
+    def __init__(self, gateway: Child) -> None:
+        self._gateway = gateway
+        self._thread = threading.Thread(target=self._ask)
+        self._is_over = threading.Event()
+        self._seconds: list[float] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        with connected(self._gateway.port, timeout=EXPORT_SECONDS) as connection:
+            while not self._is_over.wait(BYSTANDER_PAUSE_SECONDS):
+                started = time.perf_counter()
+                connection.request("GET", "/health/live")
+                connection.getresponse().read()
+                self._seconds.append(time.perf_counter() - started)
+
+    @property
+    def median_ms(self) -> float:
+        """The middle one of its waits."""
+        return percentile(self._seconds, 0.5) * 1000
+
+    @property
+    def worst_ms(self) -> float:
+        """The longest of its waits."""
+        return max(self._seconds) * 1000
+
+
+def _export(gateway: Child, target: str, *, is_text: bool = True) -> Export:
+    """Export and count; the rows of a packed file are not counted."""
     cpu, started = gateway.cpu_seconds(), time.perf_counter()
     rows = size = 0
     with connected(gateway.port, timeout=EXPORT_SECONDS) as connection:
@@ -76,8 +148,9 @@ def _export(gateway: Child, target: str) -> Export:
         while piece := answer.read(PIECE):
             rows += piece.count(b"\n")
             size += len(piece)
-    # The first line names the columns.
-    rows -= 1
+    # In CSV the first line names the columns.
+    rows -= "format=csv" in target
+    rows = rows if is_text else POINTS
     if answer.status != 200 or rows != POINTS:  # noqa: PLR2004 - HTTP's OK
         raise BenchmarkFailed(f"the export was answered {answer.status} with {rows} rows")
     return Export(rows, size, time.perf_counter() - started, gateway.cpu_seconds() - cpu)
@@ -96,8 +169,12 @@ def _calls_before_first_byte(simulator: Child, gateway: Child, target: str) -> i
         _control(simulator, "POST", FAULTS, {**held, "count": None, "seconds": NEVER_SECONDS})
         answer = connection.getresponse()
         answer.read(1)
-        total = int(orjson.loads(_control(simulator, "GET", "/__simulator/calls"))["total"])
-        unanswered = _struck(simulator) - struck - 1
+        # The next page may be asked for between two looks: both numbers have to be of one moment.
+        unanswered, seen = -1, -2
+        while unanswered != seen:
+            seen = _struck(simulator) - struck - 1
+            total = int(orjson.loads(_control(simulator, "GET", "/__simulator/calls"))["total"])
+            unanswered = _struck(simulator) - struck - 1
     _control(simulator, "DELETE", FAULTS)
     return total - unanswered
 

@@ -55,7 +55,14 @@ class ParquetFile:
                 ("value_json", arrow.string()),
             ]
         )
-        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd", compression_level=1)
+        self._writer = parquet.ParquetWriter(
+            file,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            # Dictionaries of numbers that seldom repeat take 12 MiB, and make the file larger.
+            use_dictionary=["key", "value_text", "value_json"],
+        )
         self._tables: list[Any] = []
         self._rows = self._bytes = 0
 
