@@ -1,7 +1,9 @@
 """Bulk uploads: maps, NDJSON and CSV."""
 
 import asyncio
+import gc
 import gzip
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,7 +11,9 @@ import httpx
 import orjson
 import pytest
 
+from app.services.bulk import BulkUpload
 from app.services.bulk_formats import LONGEST_LINE
+from app.services.points import Points
 from tb_simulator.makers import make_device
 from tb_simulator.server import Simulator
 
@@ -27,7 +31,11 @@ def device_id(simulator: Simulator, name: str) -> str:
 
 
 def points_of(simulator: Simulator, name: str, key: str) -> list[tuple[int, Any]]:
-    series = simulator.world.telemetry.series(device_id(simulator, name.removeprefix("name:")), key)
+    return points_of_id(simulator, device_id(simulator, name.removeprefix("name:")), key)
+
+
+def points_of_id(simulator: Simulator, device: str, key: str) -> list[tuple[int, Any]]:
+    series = simulator.world.telemetry.series(device, key)
     return [] if series is None else list(zip(series.ts, series.values, strict=True))
 
 
@@ -464,3 +472,141 @@ async def test_long_lines_are_sent_before_they_fill_the_memory(
     answer = await gateway.post(BULK, content=ndjson(*records), headers=NDJSON_TYPE)
     assert answer.json()["summary"]["total_data_points"] == 40
     assert simulator.calls[SAVES] == 8
+
+
+async def test_a_long_answer_is_the_same_json(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = make_devices(simulator, 25)
+    upload = {device: {"ts": T, "values": {"a": 1}} for device in (*devices, "name:nobody")}
+    short = (await gateway.post(BULK, json=upload)).json()
+    monkeypatch.setattr("app.api.v1.bulk.MOST_AT_ONCE", 7)
+    answer = await gateway.post(BULK, json=upload)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.status_code == 207
+    long = answer.json()
+    del short["timestamp"], long["timestamp"]
+    assert long == short
+    assert list(long["results"]) == list(upload)
+
+
+async def test_a_limit_that_a_proxy_has_is_learned_once(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tb_simulator.app.LARGEST_BODY", 10_000)
+    devices = make_devices(simulator, 20)
+    points = [{"ts": T + number, "value": number} for number in range(500)]
+    upload: dict[str, Any] = {device: {"a": points} for device in devices}
+    upload[ONE] = {"a": [{"ts": T, "value": "x" * 20_000}]}
+    answer = await gateway.post(BULK, json=upload)
+    results = answer.json()["results"]
+    assert (answer.status_code, answer.json()["summary"]["total_data_points"]) == (207, 20 * 500)
+    assert (results[ONE]["error_code"], results[ONE]["data_points"]) == ("PAYLOAD_TOO_LARGE", 0)
+    assert "a: one value is larger" in results[ONE]["error"]
+    for device in devices:
+        assert len(points_of_id(simulator, device, "a")) == 500
+    # 18 KB a device: in the end four parts each, and what was refused until that was known.
+    assert simulator.calls[SAVES] < 20 * 5 + 4 * 16
+
+
+SLOW = {"408": 408, "503": 503, "504": 504}
+
+
+@pytest.mark.parametrize("status", SLOW.values(), ids=SLOW)
+async def test_what_thingsboard_was_too_slow_for_is_sent_again(
+    gateway: httpx.AsyncClient, simulator: Simulator, status: int
+) -> None:
+    devices = make_devices(simulator, 30)
+    simulator.faults.status(status, path="timeseries/ANY", count=5)
+    upload = {device: {"ts": T, "values": {"a": 1}} for device in devices}
+    answer = await gateway.post(BULK, json=upload)
+    assert (answer.status_code, answer.json()["summary"]["successful_devices"]) == (200, 30)
+    assert simulator.calls[SAVES] == 35
+
+
+@pytest.mark.parametrize("status", SLOW.values(), ids=SLOW)
+async def test_points_without_times_are_not_sent_again(
+    gateway: httpx.AsyncClient, simulator: Simulator, status: int
+) -> None:
+    devices = make_devices(simulator, 30)
+    simulator.faults.status(status, path="timeseries/ANY", count=5)
+    answer = await gateway.post(BULK, json={device: {"a": 1} for device in devices})
+    assert (answer.status_code, answer.json()["summary"]["failed_devices"]) == (207, 5)
+    assert simulator.calls[SAVES] == 30
+
+
+async def test_points_without_times_are_sent_again_when_the_limit_refused_them(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    devices = make_devices(simulator, 20)
+    simulator.faults.status(429, path="timeseries/ANY", count=3)
+    answer = await gateway.post(BULK, json={device: {"a": 1} for device in devices})
+    assert (answer.status_code, answer.json()["summary"]["successful_devices"]) == (200, 20)
+    assert simulator.calls[SAVES] == 23
+
+
+async def test_batches_of_a_device_follow_each_other_also_when_they_are_repeated(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.bulk_streams.BATCH_POINTS", 2)
+    simulator.faults.status(503, path="timeseries/ANY", count=2)
+    records = [
+        {"device_id": device, "ts": T + number % 4, "values": {"a": number}}
+        for number in range(40)
+        for device in (ONE, TWO)
+    ]
+    answer = await gateway.post(BULK, content=ndjson(*records), headers=NDJSON_TYPE)
+    assert answer.status_code == 200
+    for device in (ONE, TWO):
+        assert points_of(simulator, device, "a") == [(T + number, 36 + number) for number in range(4)]
+
+
+async def test_what_is_not_plain_takes_the_closer_look_and_both_add_up(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    body = ndjson(
+        {"device_id": ONE, "ts": T, "values": {"a": 1, "b": 0.30000000000000004}},
+        {"device_id": ONE, "ts": T, "values": {"a": 2}},
+        {"device_id": ONE, "ts": f"{T + 1}", "values": {"a": "0042"}},
+        {"device_id": ONE, "ts": T + 1, "values": {"c": "plain"}},
+    )
+    answer = await gateway.post(BULK, content=body, headers=NDJSON_TYPE)
+    result = answer.json()["results"][ONE]
+    assert (result["data_points"], result["keys_uploaded"]) == (4, ["a", "b", "c"])
+    reasons = {(entry["key"], entry["reason"].split()[0]) for entry in result["warnings"]}
+    assert reasons == {("b", "has"), ("a", "has"), ("a", "is")}
+    assert points_of(simulator, ONE, "a") == [(T, 2), (T + 1, 42)]
+
+
+async def test_a_bug_ends_an_upload_instead_of_hanging_it(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("app.services.bulk_results.BulkResults.note_keys", broken)
+    upload = {device: {"ts": T, "values": {"a": 1}} for device in make_devices(simulator, 60)}
+    answer = await gateway.post(BULK, json=upload)
+    assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
+
+
+async def test_failed_devices_keep_no_points_alive(simulator: Simulator, make_gateway: Any) -> None:
+    """A traceback would: there may be 100,000 of them."""
+
+    class Watched(Points):
+        """Without slots, so that it can be referred to weakly."""
+
+    upstream = make_gateway().app.state.upstream
+    bulk = BulkUpload(upstream, 4)
+    points: list[Points] = [Watched({T: {"a": 1}}, count=1) for _ in range(50)]
+    alive = [weakref.ref(each) for each in points]
+    async with bulk:
+        for number in range(50):
+            result = bulk.results.of(f"name:nobody {number}")
+            assert result is not None
+            await bulk.put(result, points.pop())
+    errors = [result.error for result in bulk.results.by_device.values()]
+    assert errors == [errors[0]] * 50
+    gc.collect()
+    # Each sender may still hold the last ones it had.
+    assert sum(each() is not None for each in alive) <= 4

@@ -319,6 +319,66 @@ async def test_an_upload_that_fails_midway_says_what_is_stored(
     assert len((await stored(simulator, "k" * 200))["k" * 200]) == stored_points > 50_000
 
 
+def limit_bodies(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let ThingsBoard, or a proxy in front of it, take no more than this in one request."""
+    monkeypatch.setattr("tb_simulator.app.LARGEST_BODY", limit)
+
+
+async def test_an_upload_is_halved_until_a_proxy_takes_it(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_bodies(monkeypatch, 10_000)
+    points = [{"ts": T + number, "value": number} for number in range(2_000)]
+    answer = await gateway.post(PATH, json={"a": points, "b": points, "c": "now"})
+    assert (answer.status_code, answer.json()["total_data_points"]) == (201, 4_001)
+    found = await stored(simulator, "a,b,c")
+    assert found["a"] == found["b"] == [(T + number, number) for number in range(2_000)]
+    assert [value for _, value in found["c"]] == ["now"]
+    # 90 KB as they are sent: 90, 45, 22 and 11 KB are refused, the rest goes in parts of more than 2.5 KB.
+    assert simulator.calls[SAVES] < 4 + 90_000 / 2_500
+
+
+async def test_many_values_of_one_time_are_halved_by_key(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_bodies(monkeypatch, 1_000)
+    values = {f"key{number}": number for number in range(300)}
+    answer = await gateway.post(PATH, json={"ts": T, "values": values})
+    assert (answer.status_code, answer.json()["total_data_points"]) == (201, 300)
+    assert simulator.world.telemetry.latest(device_id(simulator)) == {
+        key: (T, value) for key, value in values.items()
+    }
+
+
+async def test_one_value_that_is_too_large_is_named_with_what_was_stored_before_it(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_bodies(monkeypatch, 10_000)
+    points = [{"ts": T + number, "value": number} for number in range(50)]
+    upload = {"a": points, "b": [{"ts": T + 20, "value": "x" * 20_000}], "c": [{"ts": T + 99, "value": 1}]}
+    answer = await gateway.post(PATH, json=upload)
+    error = answer.json()
+    assert (answer.status_code, error["error_code"]) == (413, "PAYLOAD_TOO_LARGE")
+    stored_points = error["details"].pop("stored_points")
+    assert error["details"] == {
+        "field": "b",
+        "ts": T + 20,
+        "issue": "one value is larger than ThingsBoard, or a proxy in front of it, takes",
+    }
+    found = await stored(simulator, "a,b,c")
+    assert {key: len(points) for key, points in found.items()} == {"a": stored_points}
+    assert stored_points == 21
+
+
+async def test_values_without_times_are_halved_too(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_bodies(monkeypatch, 1_000)
+    answer = await gateway.post(PATH, json={f"key{number}": number for number in range(200)})
+    assert (answer.status_code, answer.json()["total_data_points"]) == (201, 200)
+    assert len(simulator.world.telemetry.latest(device_id(simulator))) == 200
+
+
 @pytest.mark.parametrize(
     ("query", "left"),
     [

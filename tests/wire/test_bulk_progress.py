@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
-from app.api.bulk_progress import Spool
+from app.api.spool import Spool
 from app.factory import create_app
 from tb_simulator.server import Simulator
 from tests.conftest import API_KEY, SettingsFactory
@@ -61,7 +62,7 @@ async def test_a_map_is_reported_too(url: str) -> None:
 
 async def test_results_come_before_the_body_has_ended(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     head = "".join(f"{name}: {value}\r\n" for name, value in NDJSON.items())
     writer.write(f"POST {BULK} HTTP/1.1\r\nHost: x\r\n{head}Transfer-Encoding: chunked\r\n\r\n".encode())
     # A full batch of one device is sent at once.
@@ -139,19 +140,69 @@ async def test_an_upload_slows_down_to_thingsboards_limit(url: str, simulator: S
     assert (answer.status_code, answer.json()["status"]) == (200, "success")
 
 
-async def test_a_spool_gives_back_what_it_took_in_any_rhythm() -> None:
-    spool = Spool(limit=1000)
-    taken: list[bytes] = []
+async def open_upload(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin an upload of unknown length."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
+    head = "".join(f"{name}: {value}\r\n" for name, value in NDJSON.items())
+    writer.write(f"POST {BULK} HTTP/1.1\r\nHost: x\r\n{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+    return reader, writer
 
-    async def write() -> None:
-        for number in range(500):
-            await spool.put(b"%06d;" % number)
-        spool.complete()
 
-    async def read() -> None:
-        while piece := await spool.get():
-            taken.append(piece)
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
 
-    await asyncio.gather(write(), read())
-    assert b"".join(taken) == b"".join(b"%06d;" % number for number in range(500))
-    spool.close()
+
+async def read_line(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Read the next line of a chunked answer that has a chunk for each line."""
+    await reader.readline()
+    found: dict[str, Any] = json.loads(await reader.readline())
+    await reader.readline()
+    return found
+
+
+async def test_who_waits_for_each_result_before_going_on_gets_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far less than a batch has come, and nothing more will: what waits is sent."""
+    monkeypatch.setattr("app.services.bulk_streams.PAUSE_SECONDS", 0.01)
+    reader, writer = await open_upload(url)
+    for number in range(3):
+        writer.write(chunk(line("name:Test Device A1", T + number)))
+        if not number:
+            await reader.readuntil(b"\r\n\r\n")
+        found = await read_line(reader)
+        assert (found["device"], found["data_points"]) == ("name:Test Device A1", number + 1)
+    writer.write(b"0\r\n\r\n")
+    assert (await read_line(reader))["summary"]["total_data_points"] == 3
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_beyond_the_spool_each_device_is_told_once_at_the_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload does not wait for a caller who reads nothing: the latest line of a device is what holds."""
+    monkeypatch.setattr("app.api.bulk_progress.Spool", partial(Spool, in_memory=3_000, limit=3_000))
+    monkeypatch.setattr("app.services.bulk_streams.BATCH_POINTS", 1)
+    monkeypatch.setattr("app.http_protocol.GatewayProtocol.WRITE_STALL_SECONDS", 0.05)
+    reader, writer = await open_upload(url)
+    writer.transport.pause_reading()
+    rounds = 40
+    for number in range(rounds):
+        writer.write(chunk(b"".join(line(f"{device:0300}", T + number) for device in range(500))))
+        writer.write(chunk(b"".join(line(f"name:{name}", T + number) for name in DEVICES)))
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+    writer.transport.resume_reading()
+    answer = await reader.readuntil(b"\r\n0\r\n\r\n")
+    content = b"".join(answer.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2])
+    *results, verdict = [json.loads(each) for each in content.splitlines()]
+    latest = {result["device"]: result["data_points"] for result in results}
+    assert latest == {
+        **{f"{device:0300}": 0 for device in range(500)},
+        **{f"name:{name}": rounds for name in DEVICES},
+    }
+    assert verdict["summary"]["total_data_points"] == rounds * len(DEVICES)
+    writer.close()
+    await writer.wait_closed()
