@@ -99,7 +99,7 @@ class MemoryCounters:
         for window in quota.windows:
             running = self._running(window, key, now)
             found.append(running)
-            rest = window.amount - running.used if running else window.amount
+            rest = window.amount if running is None else window.amount - running.used
             if rest < granted:
                 granted = max(0, rest) if partly else 0
         used, left = [], []

@@ -95,14 +95,15 @@ def parse_quota(scope: str, text: str) -> Quota:
     return make_quota(scope, parse_limits(text))
 
 
-def tightest(quota: Quota, standing: Standing) -> tuple[Window, int, float]:
-    """Return the window of which least is left (of two alike the later one), its rest and its seconds."""
-    found, least, longest = quota.windows[0], quota.windows[0].amount - standing.used[0], standing.left[0]
-    for window, used, left in zip(quota.windows, standing.used, standing.left, strict=True):
-        rest = window.amount - used
-        if rest < least or (rest == least and left > longest):
-            found, least, longest = window, rest, left
-    return found, max(0, least), longest
+def tightest(quota: Quota, standing: Standing) -> int:
+    """Return the place of the window of which least is left, of two alike that of the later one."""
+    found, least = 0, quota.windows[0].amount - standing.used[0]
+    # By place, as everything here runs for every request: `zip` with its check takes three times as long.
+    for place in range(1, len(quota.windows)):
+        rest = quota.windows[place].amount - standing.used[place]
+        if rest < least or (rest == least and standing.left[place] > standing.left[found]):
+            found, least = place, rest
+    return found
 
 
 def blocking(quota: Quota, standing: Standing, cost: int) -> tuple[Window, float]:
@@ -116,9 +117,8 @@ def blocking(quota: Quota, standing: Standing, cost: int) -> tuple[Window, float
 
 def items(quota: Quota, standing: Standing) -> bytes:
     """Return the value of `RateLimit`: what is left of each window, and for how long."""
-    return b", ".join(
-        [
-            window.item % (max(0, window.amount - used), ceil(left))
-            for window, used, left in zip(quota.windows, standing.used, standing.left, strict=True)
-        ]
-    )
+    parts = []
+    for place, window in enumerate(quota.windows):
+        rest = window.amount - standing.used[place]
+        parts.append(window.item % (max(0, rest), ceil(standing.left[place])))
+    return b", ".join(parts)

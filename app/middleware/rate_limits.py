@@ -86,7 +86,9 @@ def tell(context: RequestContext, quota: Quota, standing: Standing) -> None:
     if context.rate_limit is not None:
         others = [each for each in context.response_headers if each[0] not in HEADERS]
         context.response_headers = others
-    window, rest, left = tightest(quota, standing)
+    place = tightest(quota, standing)
+    window, left = quota.windows[place], standing.left[place]
+    rest = max(0, window.amount - standing.used[place])
     context.rate_limit = {
         "limit": window.amount,
         "remaining": rest,
