@@ -88,6 +88,11 @@ class Connection:
         answer = await (self._reads.get(read) if is_shared else self._read(*read))
         return decode(_checked(answer, is_one_object=is_one_object))
 
+    async def get_bytes(self, path: str, *, query: Query | None = None) -> bytes:
+        """GET a list as JSON text that nobody has checked; shared as other reads are."""
+        answer = await self._reads.get(("GET", _target(path, query), None))
+        return json_text(_checked(answer, is_one_object=False))
+
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
         """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
         answer = await self._reads.get(("POST", path, orjson.dumps(json)))
@@ -192,12 +197,17 @@ def acknowledge(answer: Answer) -> None:
         raise UpstreamGarbled(note="no_acknowledgement")
 
 
-def decode(answer: Answer) -> Any:
-    """Decode a JSON body; anything else under a 2xx is a fault of the upstream, not data."""
+def json_text(answer: Answer) -> bytes:
+    """Return a body that says it is JSON; a page that a proxy shows instead is no data."""
     if answer.content_type != "application/json":
         raise UpstreamGarbled(note="content_type")
+    return answer.body
+
+
+def decode(answer: Answer) -> Any:
+    """Decode a JSON body; anything else under a 2xx is a fault of the upstream, not data."""
     try:
-        return orjson.loads(answer.body)
+        return orjson.loads(json_text(answer))
     except orjson.JSONDecodeError:
         raise UpstreamGarbled(note="malformed_json") from None
 

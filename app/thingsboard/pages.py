@@ -3,17 +3,32 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import orjson
+
 from app.errors import UpstreamGarbled
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of ThingsBoard objects, which are passed on unchanged."""
+    """One page of ThingsBoard objects, passed on unchanged: decoded, or as the JSON they came as."""
 
-    items: list[dict[str, Any]]
+    items: list[dict[str, Any]] | orjson.Fragment
     total_pages: int
     total_elements: int
     has_next: bool
+
+
+class _Passed(msgspec.Struct):
+    """ThingsBoard's own names."""
+
+    data: msgspec.Raw
+    totalPages: int  # noqa: N815
+    totalElements: int  # noqa: N815
+    hasNext: bool  # noqa: N815
+
+
+_passed = msgspec.json.Decoder(_Passed)
 
 
 def read_page(value: Any) -> Page:
@@ -24,3 +39,19 @@ def read_page(value: Any) -> Page:
         )
     except (KeyError, TypeError, ValueError):
         raise UpstreamGarbled(note="not_a_page") from None
+
+
+def pass_page(body: bytes) -> Page:
+    """Check a page and leave its objects as they came: to decode and encode ten devices takes 30 us."""
+    try:
+        page = _passed.decode(body)
+        # All else about JSON text is checked there, but not that it is UTF-8.
+        body.decode()
+    except msgspec.ValidationError:
+        raise UpstreamGarbled(note="not_a_page") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UpstreamGarbled(note="malformed_json") from None
+    items = bytes(page.data)
+    if not items.startswith(b"["):
+        raise UpstreamGarbled(note="not_a_page")
+    return Page(orjson.Fragment(items), page.totalPages, page.totalElements, page.hasNext)
