@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         description="One key with all scopes: the simple case. At least 8 characters, better 32.",
     )
     api_keys_file: Path | None = Field(
-        default=None, description="TOML file of keys with names and scopes; see `docs/api-keys.md`."
+        default=None, description="TOML file of keys, followed while it changes; see `docs/api-keys.md`."
     )
     allowed_hosts: StringList = Field(
         default=("*",), description="Host names this gateway answers to; `*.example.com` and `*` work."

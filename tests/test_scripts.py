@@ -164,7 +164,7 @@ async def test_the_demo_keeps_its_key_out_of_logs_and_process_lists(demo: Script
 
 async def test_the_demo_makes_a_key_when_it_gets_none(start: Start, tree: Path) -> None:
     script = await start(str(tree / "scripts" / "demo"))
-    assert "API key  demo_" in await script.read_until("Ctrl-C ends it.")
+    assert "API key  tbg_demo_" in await script.read_until("Ctrl-C ends it.")
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the script", "to its process group"])
