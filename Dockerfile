@@ -1,11 +1,13 @@
 # The image holds the interpreter, the pinned dependencies and app/: no compiler, no pip cache, no tests.
 FROM python:3.11-slim-bookworm AS build
 
-COPY requirements/runtime.txt /build/
+# `--build-arg PARQUET=yes` adds pyarrow, 170 MB, for exports as Parquet.
+ARG PARQUET=
+COPY requirements/runtime.txt requirements/parquet.txt /build/
 # Wheels only: nothing from an index may run code here, and every file must match its hash.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: -r /build/runtime.txt
+        --require-hashes --only-binary :all: -r /build/runtime.txt ${PARQUET:+-r /build/parquet.txt}
 COPY app /opt/gateway/app
 # The file system may be read-only later, so the bytecode is made here; unchecked, for files do not change there.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/gateway/app

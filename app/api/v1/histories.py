@@ -1,11 +1,12 @@
 """Whole histories of one device or asset: as JSON, as files, and how large they are."""
 
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 from starlette.responses import Response
 
 from app.api.entities import Entity, Kind, entity_in_path
@@ -50,9 +51,20 @@ FileFormatQuery = Annotated[
         "column a type; only where the operator has installed pyarrow).",
     ),
 ]
+CURSOR = re.compile(r"(-?[0-9]{1,16})(?:,(.+))?", re.DOTALL)
+
+
+def check_cursor(cursor: str | None) -> str | None:
+    """Refuse what cannot be the beginning of a row."""
+    if cursor is not None and not CURSOR.fullmatch(cursor):
+        raise ValueError("must be the ts (in ms) of a row, or its ts, a comma and its key")
+    return cursor
+
+
 CursorQuery = Annotated[
     str | None,
-    StringConstraints(pattern=r"^-?[0-9]{1,16}(,[\s\S]+)?$", max_length=300),
+    StringConstraints(max_length=300),
+    AfterValidator(check_cursor),
     Query(
         description="CSV and JSON lines only. Go on behind the last row that you have: its `ts`, a comma and "
         "its `key`; its `ts` alone with `layout=wide`. The answer has no header, so that it can be appended.",
@@ -118,10 +130,10 @@ async def read_resumable(
     """Read what they take with GET alone."""
     if cursor is None:
         return wishes
-    ts, comma, key = cursor.partition(",")
+    ts, _, key = cursor.partition(",")
     if not EARLIEST <= int(ts) <= LATEST:
         raise refused("cursor", "its ts is outside the years 1 to 9999")
-    return replace(wishes, resume=Resume(int(ts), key if comma else None))
+    return replace(wishes, resume=Resume(int(ts), key or None))
 
 
 WishesDep = Annotated[Wishes, Depends(read_resumable)]
