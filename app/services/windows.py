@@ -5,7 +5,7 @@ from app.errors import GatewayError, UpstreamTimeout
 #: Seconds of ThingsBoard's 30: quicker answers let the next call ask for more, slower ones for less.
 QUICK_SECONDS, SLOW_SECONDS = 3.0, 10.0
 #: What is left of a call's points and of its window after each refusal in a row. A refusal may take
-#: ThingsBoard's whole 30 s, so the steps grow: after five the range up to now, from 1970 on, is 103 seconds.
+#: ThingsBoard's whole 30 s, so the steps grow: five make less than two minutes of all the time since 1970.
 STEPS = (8, 8, 64, 64, 64)
 #: After so many quick answers it is tried again whether more goes than what was refused.
 TRIES_AGAIN_AFTER = 16
