@@ -38,8 +38,9 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
     keys = load_keys(settings)
     redis = RedisCounters(settings.redis_url) if settings.redis_url else None
+    counters = redis or MemoryCounters()
     routes = RouteIndex()
-    gatekeepers = Gatekeepers(keys, redis or MemoryCounters(), PUBLIC_PATHS, routes.find)
+    gatekeepers = Gatekeepers(keys, counters, PUBLIC_PATHS, routes.find)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.settings = settings
     app.state.keys = keys
-    app.state.redis = redis
+    app.state.redis, app.state.counters = redis, counters
     app.state.file_turns = FileTurns()
     app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
     for router in (health.router, docs.router, *ROUTERS):
