@@ -3,7 +3,7 @@
 FastAPI walks its routers twice and reads the signatures of a route and its dependencies anew for each
 request: 0.2 ms of CPU for a list call. Here both are read once, at start. Whatever is not plain success (no
 such path, another method, a value that does not validate) goes FastAPI's way, so that there is one source
-of such answers. docs/adr/0007-direct-routes.md has the numbers.
+of such answers. docs/adr/0007-cost-of-a-call.md has the numbers.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
