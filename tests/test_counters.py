@@ -77,6 +77,18 @@ def test_what_is_told_to_remain_is_admitted(quota: Quota, before: list[int], aft
         assert counters.count(quota, "a").granted
 
 
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=60))
+def test_no_span_of_a_window_lets_twice_the_amount_pass(pauses: list[int]) -> None:
+    clock = Clock()
+    counters, quota = MemoryCounters(clock=clock), parse_quota("key", "3/second")
+    admitted = []
+    for pause in pauses:
+        clock.milliseconds += pause
+        admitted += [clock.milliseconds] * sum(counters.count(quota, "a").granted for _ in range(4))
+    for first in admitted:
+        assert sum(first <= at < first + 1_000 for at in admitted) <= 2 * 3 - 1
+
+
 def test_a_refusal_uses_up_nothing() -> None:
     clock = Clock()
     counters, quota = MemoryCounters(clock=clock), parse_quota("key", "1/second;3/minute")

@@ -170,24 +170,29 @@ async def test_a_killed_redis_costs_nobody_an_error_and_is_found_again(
     assert (told.count("redis_unavailable"), told.count("redis_back")) == (1, 1)
 
 
-async def test_a_silent_redis_is_waited_for_once(server: RedisServer, counters: RedisCounters) -> None:
+async def test_a_silent_redis_is_waited_for_once(
+    patient: None, server: RedisServer, counters: RedisCounters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await counters.check()
     server.pause()
+    monkeypatch.setattr(redis_counters, "SILENCE_SECONDS", 0.025)
     standings = await asyncio.gather(*(counters.take(HOURLY, "a") for _ in range(30)))
     assert sum(standing.granted for standing in standings) == 20
     # No second exchange: who came later did not wait.
     for _ in range(50):
         await counters.take(HOURLY, "b")
     assert counters.failures == 1
+    monkeypatch.setattr(redis_counters, "SILENCE_SECONDS", 10.0)
     server.resume()
     await recovered(counters)
 
 
 async def test_those_who_queue_behind_a_silent_exchange_do_not_wait_for_another(
-    server: RedisServer, counters: RedisCounters
+    patient: None, server: RedisServer, counters: RedisCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await counters.check()
     server.pause()
+    monkeypatch.setattr(redis_counters, "SILENCE_SECONDS", 0.025)
     first = asyncio.create_task(counters.take(HOURLY, "a"))
     await until(lambda: counters._exchanging is not None and not counters._waiting)
     second = asyncio.create_task(counters.take(HOURLY, "a"))
