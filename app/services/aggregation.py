@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import UpstreamError, UpstreamGarbled
 from app.services.fan_out import run_bounded
-from app.services.windows import is_too_slow
+from app.services.pacing import is_too_slow
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
 from app.thingsboard.telemetry import Series

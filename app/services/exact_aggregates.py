@@ -17,7 +17,7 @@ from app.errors import UpstreamError, UpstreamGarbled
 from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate, is_number
 from app.services.fan_out import run_bounded
 from app.services.history import KEYS_A_CALL, PAGE_POINTS, History
-from app.services.windows import is_too_slow
+from app.services.pacing import is_too_slow
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
 from app.thingsboard.telemetry import Point

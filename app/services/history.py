@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import NamedTuple, Self, TypeVar
 
 from app.errors import BreakerOpen, UpstreamError, UpstreamGarbled
-from app.services.pacing import Pacer
+from app.services.pacing import Pacer, is_too_slow
 from app.services.tracks import HELD_BYTES, PAGE_BYTES, Track, calls_for
-from app.services.windows import STEPS, Dial, is_too_slow
+from app.services.windows import STEPS, Dial
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
 from app.thingsboard.retry import delay_before

@@ -1,7 +1,5 @@
 """How much one history call asks for: less when ThingsBoard is too slow for it, more while it is quick."""
 
-from app.errors import GatewayError, UpstreamTimeout
-
 #: Seconds of ThingsBoard's 30: quicker answers let the next call ask for more, slower ones for less.
 QUICK_SECONDS, SLOW_SECONDS = 3.0, 10.0
 #: What is left of a call's points and of its window after each refusal in a row. A refusal may take
@@ -34,8 +32,3 @@ class Dial:
             if self._quick % TRIES_AGAIN_AFTER == 0:
                 self._ceiling = min(self._most, self._ceiling * 2)
             self.size = min(self._ceiling, self.size * 2)
-
-
-def is_too_slow(error: GatewayError) -> bool:
-    """Tell whether asking for less may help: time-outs, and the 503 of a proxy in between."""
-    return isinstance(error, UpstreamTimeout) or error.note == "upstream_503"
