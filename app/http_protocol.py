@@ -7,7 +7,9 @@ whole, as nearly all do, starts none.
 
 import asyncio
 import enum
+import socket
 import uuid
+from contextlib import suppress
 
 import httptools
 import structlog
@@ -70,6 +72,8 @@ class GatewayProtocol(HttpToolsProtocol):
     BODY_WINDOW_SECONDS = 10.0
     BODY_WINDOW_BYTES = 10 * 1024
     WRITE_STALL_SECONDS = 20.0
+    #: What the kernel keeps of an answer besides what is on its way.
+    UNSENT_BYTES = 64 * 1024
     #: As long after the last piece of a body a caller need not read an answer that has begun already: many
     #: send everything first, and an upload pauses while ThingsBoard is slow.
     UNREAD_BODY_SECONDS = 120.0
@@ -87,6 +91,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the deadline of the first request."""
         super().connection_made(transport)
+        # More would wait in the kernel, up to 4 MiB, and a slow reader's progress would not show here.
+        with suppress(AttributeError, OSError):
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.UNSENT_BYTES)
         self._phase = Phase.IDLE
         self._requests = 0
         self._watched: object = None

@@ -510,6 +510,13 @@ def test_a_caller_who_is_still_sending_need_not_read_yet(server: Server) -> None
         wait_for(lambda: protocol not in server.state.connections)
 
 
+def test_the_kernel_does_not_hide_how_far_a_slow_reader_is(server: Server) -> None:
+    with server.connect() as connection:
+        accepted = server.protocol_of(connection).transport.get_extra_info("socket")
+        kept = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert kept == GatewayProtocol.UNSENT_BYTES
+
+
 def test_a_large_answer_arrives_whole(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(get(b"/big", headers=HEAD + b"Connection: close\r\n"))
