@@ -157,7 +157,7 @@ BAD_READS = {
     "seconds": ("/telemetry?start_ts=1760000000", 400, "start_ts"),
     "end before start": (f"/telemetry/count?start_ts={START}&end_ts={START}", 400, "end_ts"),
     "no time": ("/telemetry/export?end_ts=yesterday", 400, "end_ts"),
-    "unknown format": ("/telemetry?format=parquet", 422, "format"),
+    "unknown format": ("/telemetry?format=pdf", 422, "format"),
     "json has no layout": ("/telemetry?layout=wide", 400, "layout"),
     "jsonl is raw anyway": ("/telemetry/export?format=jsonl&raw=true", 400, "raw"),
     "unknown parameter": ("/telemetry?startTs=1", 422, "startTs"),
