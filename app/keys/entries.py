@@ -152,6 +152,13 @@ class KeyEntry(_Table):
             return (Secret(sha256=self.sha256, created=self.created),)
         return self.secrets or ()
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all secrets, live or not."""
+        return (
+            (self.sha256,) if self.sha256 is not None else tuple(each.sha256 for each in self.secrets or ())
+        )
+
     def live_secrets(self, now: datetime) -> list[Secret]:
         """Return the secrets that have not ended by themselves."""
         return [each for each in self.all_secrets if each.expires_at is None or each.expires_at > now]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hmac import compare_digest
 from ipaddress import IPv4Address, IPv6Address
+from itertools import repeat
 
 from app.context import Caller, Restrictions
 from app.keys.entries import ALL, SCOPES, KeyEntry, Secret
@@ -61,24 +62,30 @@ class HeldKey:
 
 
 class KeyRing:
-    """Finds a key by its digest, at the same cost for any number of keys."""
+    """Finds a key by its digest, at the same cost for any number of keys.
 
-    def __init__(self, entries: tuple[KeyEntry, ...]) -> None:
+    Args:
+        before: an earlier ring, whose keys are taken over where their entries are the very same.
+    """
+
+    def __init__(self, entries: tuple[KeyEntry, ...], before: "KeyRing | None" = None) -> None:
         self.entries = {entry.id: entry for entry in entries}
-        self._held: dict[bytes, HeldKey] = {}
+        self.held: dict[bytes, HeldKey] = {}
         for entry in entries:
-            for secret in entry.all_secrets:
-                held = _hold(entry, secret)
-                self._held[held.digest] = held
+            if before is not None and before.entries.get(entry.id) is entry:
+                digests = [bytes.fromhex(digest) for digest in entry.digests]
+                self.held.update((digest, before.held[digest]) for digest in digests)
+            else:
+                self.held.update((held.digest, held) for held in map(_hold, repeat(entry), entry.all_secrets))
 
     def find(self, digest: bytes) -> HeldKey | None:
         """Return the key with this SHA-256 digest. Its time can tell of digests only, never of keys."""
-        held = self._held.get(digest)
+        held = self.held.get(digest)
         return held if held is not None and compare_digest(held.digest, digest) else None
 
     def digests(self) -> dict[bytes, str]:
         """Return the id behind each digest."""
-        return {digest: held.caller.id for digest, held in self._held.items()}
+        return {digest: held.caller.id for digest, held in self.held.items()}
 
 
 def _hold(entry: KeyEntry, secret: Secret) -> HeldKey:

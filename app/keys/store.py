@@ -71,6 +71,7 @@ class APIKeys:
     Args:
         path: the file the keys came from, to be watched; None for keys that cannot change.
         content: what was read there.
+        known: the entries by their text, as `key_file.parse` leaves them.
         clock: tells the time in ms since the epoch.
     """
 
@@ -79,6 +80,7 @@ class APIKeys:
         entries: tuple[KeyEntry, ...],
         path: Path | None = None,
         content: bytes = b"",
+        known: dict[str, KeyEntry] | None = None,
         *,
         clock: Callable[[], int] = now_ms,
     ) -> None:
@@ -95,6 +97,8 @@ class APIKeys:
         self._ring = KeyRing(entries)
         self._content = hashlib.sha256(content).digest()
         self._mark: Mark | None = None
+        # Changed in the reading thread only.
+        self._known = {} if known is None else known
         self._revoked: dict[bytes, str] = {}
         self._changed = asyncio.Event()
 
@@ -147,7 +151,7 @@ class APIKeys:
 
     async def poll(self, path: Path) -> None:
         """Look at the file once and use what it says, if that is new and good."""
-        # In a thread: the disc may be slow, and ten thousand keys take half a second to read.
+        # In a thread: the disc may be slow, and ten thousand new keys take a second to read.
         reading = await asyncio.to_thread(self._read, path)
         if reading is None:
             return
@@ -173,10 +177,10 @@ class APIKeys:
         if content == self._content:
             return _Reading(mark, None, content)
         try:
-            entries = key_file.parse(data)
+            entries = key_file.parse(data, known=self._known)
         except KeyFileFault as fault:
             return _Reading(mark, str(fault))
-        return _Reading(mark, None, content, _change_between(self._ring, KeyRing(entries)))
+        return _Reading(mark, None, content, _change_between(self._ring, KeyRing(entries, self._ring)))
 
     def _keep_keys(self, fault: str) -> None:
         """Go on with the keys in use, and say so once for each fault."""
@@ -210,7 +214,9 @@ def _change_between(before: KeyRing, after: KeyRing) -> _Change:
     ids = {
         "added": sorted(new.keys() - old.keys()),
         "removed": sorted(old.keys() - new.keys()),
-        "changed": sorted(key for key in new.keys() & old.keys() if new[key] != old[key]),
+        "changed": sorted(
+            key for key in new.keys() & old.keys() if new[key] is not old[key] and new[key] != old[key]
+        ),
     }
     live = after.digests()
     revoked = {digest: key_id for digest, key_id in before.digests().items() if digest not in live}
@@ -226,8 +232,8 @@ def load(settings: Settings) -> APIKeys:
     if settings.api_keys_file is not None:
         path = settings.api_keys_file.absolute()
         try:
-            data = key_file.read(path)
-            return APIKeys(key_file.parse(data), path, data)
+            data, known = key_file.read(path), dict[str, KeyEntry]()
+            return APIKeys(key_file.parse(data, known=known), path, data, known)
         except KeyFileFault as fault:
             raise ConfigurationError("\n".join(f"API_KEYS_FILE: {each}" for each in fault.faults)) from None
     if settings.api_key is None:

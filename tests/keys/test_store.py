@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -327,6 +328,69 @@ class TestReloading:
         assert hashlib.sha256(secret.encode()).hexdigest()[:12] not in said
 
 
+class TestWhatIsReadAgain:
+    """Only the tables that are new are read anew; the outcome is that of reading everything."""
+
+    async def test_unchanged_entries_are_kept(
+        self, keys: APIKeys, path: Path, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(table("a", "secret-a"), table("b", "secret-b"), table("c", "secret-c"))
+        await keys.poll(path)
+        kept = keys.find(b"secret-a")
+        read: list[str] = []
+        real = key_file.tomllib.loads
+        monkeypatch.setattr(key_file.tomllib, "loads", lambda text: read.append(text) or real(text))
+        write(table("a", "secret-a"), "# a comment\n", table("b", "secret-b2"), table("c", "secret-c"))
+        await keys.poll(path)
+        assert keys.find(b"secret-a") == kept
+        assert keys.find(b"secret-b") == refused(Refusal.REVOKED, "b")
+        assert caller_of(keys, b"secret-b2").id == "b"
+        assert [text.count("[[keys]]") for text in read] == [1, 1]
+        assert table("c", "secret-c") not in read
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            table("a", "secret") + table("b", "other"),
+            "# first\n\n" + table("a", "secret") + "# between\n" + table("b", "other") + "# last",
+            (table("a", "secret") + table("b", "other")).replace("\n", "\r\n"),
+            "  [[ keys ]] # one\n" + table("a", "secret").partition("\n")[2],
+            table("a", "secret", 'description = """\n[[keys]]\nname = "not one"\n"""') + table("b", "other"),
+            table("a", "secret", "description = '''\n[[keys]]\n'''"),
+            '[["keys"]]\n' + table("a", "secret").partition("\n")[2],
+            table("a", "secret").replace("sha256 = ", "[[keys.secrets]]\nsha256 = ") + table("b", "other"),
+            'keys = [{name = "a", id = "a", scopes = ["*"], sha256 = "' + "1" * 64 + '"}]\n',
+        ],
+    )
+    def test_any_layout_means_what_toml_says(self, text: str) -> None:
+        expected = [key_file.KeyEntry.model_validate(each) for each in tomllib.loads(text)["keys"]]
+        known: dict[str, Any] = {}
+        for _ in range(2):
+            assert list(key_file.parse(text.encode(), known=known)) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "keys = []\n" + table("a", "secret"),
+            table("a", "secret") + "[keys]\nx = 1\n",
+            table("a", "secret") + table("b", "other", "x = ["),
+            table("a", "secret") + "[more]\nx = 1\n" + table("b", "other"),
+            table("a", "secret") * 2,
+            table("a", "secret", 'x = """') + table("b", "other"),
+        ],
+    )
+    def test_a_table_known_to_be_good_makes_no_file_good(self, text: str) -> None:
+        known: dict[str, Any] = {}
+        key_file.parse((table("a", "secret") + table("b", "other")).encode(), known=known)
+        before = dict(known)
+        with pytest.raises(key_file.KeyFileFault) as fresh:
+            key_file.parse(text.encode())
+        with pytest.raises(key_file.KeyFileFault) as again:
+            key_file.parse(text.encode(), known=known)
+        assert again.value.faults == fresh.value.faults
+        assert known == before
+
+
 class TestStreams:
     """What lasts longer than a request asks again."""
 
@@ -428,11 +492,11 @@ class TestWatching:
         failed = asyncio.Event()
         real = key_file.parse
 
-        def fail_once(data: bytes) -> Any:
+        def fail_once(data: bytes, **more: Any) -> Any:
             if not failed.is_set():
                 loop.call_soon_threadsafe(failed.set)
                 raise MemoryError
-            return real(data)
+            return real(data, **more)
 
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(key_file, "parse", fail_once)
