@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.errors import NotFound
 from app.services import restricted as module
 from app.services.restricted import Guarded, restricted
 from app.services.visibility import Visibility
@@ -61,6 +62,42 @@ async def test_a_call_without_a_checked_form_fails_instead_of_asking(
         await view.queries.find({}, page_size=1)
     with pytest.raises(AttributeError):
         await view.relations.below("ASSET", house.building)
+
+
+async def test_each_call_refuses_by_itself(keys: SimpleNamespace, house: House) -> None:
+    """Whatever a route has checked before, or forgotten to."""
+    view = view_of(keys.app, keys.given["devices"])
+    relation = {
+        "from": {"entityType": "DEVICE", "id": house.lamp},
+        "to": {"entityType": "DEVICE", "id": house.meter},
+        "type": "Contains",
+    }
+    calls = [
+        *(
+            getattr(part, name)("DEVICE", house.meter)
+            for part in (view.telemetry, view.attributes)
+            for name in sorted(vars(part))
+            if not name.startswith("_")
+        ),
+        view.relations.save(relation),
+        view.relations.delete(relation),
+        view.relations.walk("DEVICE", house.meter, "FROM", levels=1),
+        view.devices.get(house.meter),
+        view.devices.get_by_name("meter"),
+        view.devices.id_by_name("meter"),
+        view.devices.credentials(house.meter),
+        view.devices.delete(house.meter),
+        view.devices.save({"id": {"id": house.meter}, "name": "mine", "type": "meter"}),
+        view.get_entity("DEVICE", house.meter),
+        view.get_entity("CUSTOMER", house.anna),
+        view.check("ENTITY_VIEW", house.view),
+    ]
+    assert len(calls) == 21
+    for call in calls:
+        with pytest.raises(NotFound):
+            await call
+    both = await view.queries.latest_of_devices([house.lamp, house.meter], ["temperature"])
+    assert list(both) == [house.lamp]
 
 
 async def test_calls_that_do_not_name_their_entity_first_are_refused_at_once(keys: SimpleNamespace) -> None:

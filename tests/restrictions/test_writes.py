@@ -1,11 +1,12 @@
 """Making, changing and deleting: a key neither reaches beyond its restriction nor moves objects over it."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.restrictions.world import BASE, NAMES, House
+from tests.restrictions.world import BASE, MISSING, NAMES, House
 
 FIELDS = ("devices", "device_types", "customer", "asset")
 
@@ -76,30 +77,40 @@ async def test_nothing_hidden_is_changed_or_deleted(keys: SimpleNamespace, house
 
 
 async def test_a_bulk_upload_stores_what_the_key_sees(keys: SimpleNamespace, house: House) -> None:
-    lines = "device_id,ts,key,value\n" + "".join(
-        f"{reference},1760000000001,bulk,1\n"
-        for reference in (house.lamp, house.meter, "name:loose meter", "name:nobody")
-    )
+    stored = [house.lamp, "name:loose meter"]
+    refused = [house.meter, MISSING, "name:meter", "name:nobody"]
+    every = [*stored, *refused]
+    lines = "".join(f"{reference},1760000000001,bulk,1\n" for reference in every)
     ndjson = "".join(
-        f'{{"device_id":"{reference}","ts":1760000000001,"values":{{"bulk":1}}}}\n'
-        for reference in (house.lamp, house.meter, "name:loose meter", "name:nobody")
+        f'{{"device_id":"{reference}","ts":1760000000001,"values":{{"bulk":1}}}}\n' for reference in every
     )
-    upload = {r: {"bulk": 1} for r in (house.lamp, house.meter, "name:loose meter", "name:nobody")}
-    path = f"{BASE}/telemetry/bulk"
-    for send in (
-        {"json": upload},
+    forms: list[dict[str, Any]] = [
+        {"json": {reference: {"bulk": 1} for reference in every}},
         {"content": ndjson, "headers": {"Content-Type": "application/x-ndjson"}},
-        {"content": lines, "headers": {"Content-Type": "text/csv"}},
-    ):
-        answer = await keys.devices.post(path, **send)
+        {"content": f"device_id,ts,key,value\n{lines}", "headers": {"Content-Type": "text/csv"}},
+    ]
+    for form in forms:
+        answer = await keys.devices.post(f"{BASE}/telemetry/bulk", **form)
         assert answer.status_code == 207, answer.text
         results = answer.json()["results"]
-        assert {name: result["status"] for name, result in results.items()} == {
-            house.lamp: "success",
-            house.meter: "error",
-            "name:loose meter": "success",
-            "name:nobody": "error",
-        }
-        told = [{**results[name], "warnings": []} for name in (house.meter, "name:nobody")]
-        assert told[0] == told[1]
+        assert {name for name in every if results[name]["status"] == "success"} == set(stored)
+        for hidden, missing in ((house.meter, MISSING), ("name:meter", "name:nobody")):
+            told = [
+                {**results[name], "device_id": name == results[name]["device_id"]}
+                for name in (hidden, missing)
+            ]
+            assert told[0] == told[1]
+        assert results["name:meter"]["device_id"] is None
     assert "bulk" not in house.world.telemetry.latest(house.meter)
+
+
+async def test_what_is_hidden_is_refused_before_the_body_is_read(keys: SimpleNamespace, house: House) -> None:
+    """So it is for a missing device: what is wrong with a body does not tell them apart."""
+    for device in (house.meter, MISSING):
+        for path, body in (
+            ("telemetry", b"{"),
+            ("attributes/server", b"{"),
+            ("telemetry/query", b'{"keys":5}'),
+        ):
+            answer = await keys.devices.post(f"{BASE}/devices/{device}/{path}", content=body)
+            assert answer.status_code == 404, path

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.context import Restrictions
 from app.services.restricted import RestrictedClient, restricted
-from tb_simulator.makers import make_asset, make_customer, make_device, make_entity_view
+from tb_simulator.makers import make_asset, make_customer, make_device, make_entity_view, profile_for
 from tb_simulator.relation_store import RelationKey
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
@@ -139,6 +139,8 @@ class House:
     def retype(self, entity_id: str, kind: str) -> None:
         entity = self.entity(entity_id)
         entity.body["type"] = kind
+        # A device's type is its profile's name.
+        entity.body["deviceProfileId"] = profile_for(self.world, "DEVICE", self.tenant, kind).body["id"]
         entity.body["version"] += 1
         self.world.touch(entity)
 
