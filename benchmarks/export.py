@@ -50,7 +50,7 @@ def measure(bench: Bench) -> list[Result]:
     before = gateway.memory_now()
     exports = [_export(gateway, target)]
     added = (gateway.memory_peak() - before) / MIB
-    exports += [_export(gateway, target) for _ in range(min(2, bench.extent.bulk_rounds - 1))]
+    exports += [_export(gateway, target) for _ in range(bench.extent.bulk_rounds)]
     started = time.perf_counter()
     pages = list(_direct_pages(simulator, device))
     direct_seconds = time.perf_counter() - started
