@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 import uvicorn
 
-from app import logs, settings
+from app import logs, settings, upstream_file
 from app.errors import ConfigurationError
 
 # uvicorn would fall back to h11, which lets ambiguous requests pass: without httptools this import fails.
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         return keys_commands.run(given)
     try:
         loaded = settings.load()
-        store.load(loaded)
+        store.load(loaded, frozenset(upstream_file.load(loaded)))
         check_certificate(loaded)
     except ConfigurationError as error:
         for fault in str(error).splitlines():

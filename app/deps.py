@@ -18,27 +18,26 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _upstream(request: Request) -> ThingsBoardClient:
-    """Return ThingsBoard as the caller's key may see it: what a restriction hides is not there."""
-    upstream: ThingsBoardClient = request.app.state.upstream
+async def _caller(request: Request) -> Caller:
     caller = context_of(request.scope).caller
     if caller is None:
         raise NotAuthenticated
+    return caller
+
+
+async def _upstream(request: Request) -> ThingsBoardClient:
+    """Return ThingsBoard as the caller's key may see it: what a restriction hides is not there."""
+    caller = await _caller(request)
+    upstream: ThingsBoardClient = request.app.state.upstreams[caller.upstream].client
     if caller.restrictions is None:
         return upstream
     return restricted(upstream, caller.restrictions)
 
 
 async def _file_turns(request: Request) -> FileTurns:
-    turns: FileTurns = request.app.state.file_turns
+    caller = await _caller(request)
+    turns: FileTurns = request.app.state.upstreams[caller.upstream].file_turns
     return turns
-
-
-async def _caller(request: Request) -> Caller:
-    caller = context_of(request.scope).caller
-    if caller is None:
-        raise NotAuthenticated
-    return caller
 
 
 def _without_nul(text: str | None) -> str | None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -13,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 
+from app import upstream_file
 from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
@@ -23,20 +23,17 @@ from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
 from app.redis_counters import RedisCounters
-from app.services.files import FileTurns
 from app.settings import Settings
-from app.thingsboard.client import ThingsBoardClient
-from app.thingsboard.identity import OLDEST_SUPPORTED
 from app.thingsboard.transport import Transport
-
-log = structlog.get_logger("gateway")
+from app.upstreams import Upstreams
 
 METHOD_NOT_ALLOWED = 405
 
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> FastAPI:
-    """Return the gateway. `transport` replaces the network towards ThingsBoard in tests of single faults."""
-    keys = load_keys(settings)
+    """Return the gateway. `transport` replaces the network towards `TB_HOST` in tests of single faults."""
+    configured = upstream_file.load(settings)
+    keys = load_keys(settings, frozenset(configured))
     redis = RedisCounters(settings.redis_url) if settings.redis_url else None
     counters = redis or MemoryCounters()
     routes = RouteIndex()
@@ -63,8 +60,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.settings = settings
     app.state.keys = keys
     app.state.redis, app.state.counters = redis, counters
-    app.state.file_turns = FileTurns()
-    app.state.upstream = ThingsBoardClient.from_settings(settings, transport)
+    app.state.upstreams = Upstreams.build(configured, transport)
     for router in (health.router, docs.router, *ROUTERS):
         app.include_router(router)
         routes.fill(router.routes)
@@ -91,7 +87,7 @@ def _methods_at(request: Request) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    probe = app.state.probe = asyncio.create_task(_probe(app.state.upstream))
+    probe = app.state.probe = asyncio.create_task(app.state.upstreams.probe())
     watch = asyncio.create_task(app.state.keys.watch())
     try:
         yield
@@ -99,21 +95,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         probe.cancel()
         watch.cancel()
         await asyncio.gather(probe, watch, return_exceptions=True)
-        await app.state.upstream.aclose()
+        await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()
-
-
-async def _probe(upstream: ThingsBoardClient) -> None:
-    """Log in at once, so that wrong credentials show at start; serving does not wait for it."""
-    try:
-        identity = await upstream.identity.get()
-        version = await upstream.identity.version()
-    except GatewayError as error:
-        log.error(
-            "thingsboard_not_ready", error_type=type(error).__name__, diagnostic="tb_connection_check.py"
-        )
-        return
-    if version is not None and version < OLDEST_SUPPORTED:
-        log.error("thingsboard_too_old", version=version, oldest_supported=OLDEST_SUPPORTED)
-    log.info("thingsboard_ready", authority=identity.authority, version=version)

@@ -100,6 +100,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "response": success(
             name="analytics",
             id="analytics",
+            upstream="default",
             scopes=["devices:read", "telemetry:read"],
             restrictions={
                 "devices": None,

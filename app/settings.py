@@ -10,22 +10,35 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import __version__
 from app.errors import ConfigurationError
 from app.quotas import parse_limits
+from app.upstream_settings import UpstreamFields, no_placeholder
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: What people leave in place when they copy an example.
-PLACEHOLDERS = {"changeme", "change-me", "change_me", "your-api-key", "your_api_key", "secret", "password"}
+#: Read beside the environment, which wins.
+ENV_FILE = Path(".env")
 MINIMUM_KEY_LENGTH = 8
 #: How alike a name must be to one of ours before it counts as misspelt.
 NEAR_MISS = 0.85
 #: Other programs' variables that resemble ours: OpenSSL's, and the usual ones of a database.
 FOREIGN_NAMES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "DB_HOST", "DB_USERNAME", "DB_PASSWORD"}
+
+#: What `tb_password_env` and `tb_api_key_env` of UPSTREAMS_FILE usually name.
+PEOPLES_OWN = ("TB_PASSWORD_", "TB_API_KEY_")
 
 
 def _split_list(value: Any) -> Any:
@@ -52,11 +65,11 @@ def exact_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(origin.rstrip("/") for origin in value)
 
 
-class Settings(BaseSettings):
+class Settings(UpstreamFields, BaseSettings):
     """Every setting, named like its environment variable. The description is the documentation."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -64,31 +77,11 @@ class Settings(BaseSettings):
         case_sensitive=False,
     )
 
-    tb_host: str = Field(
-        description="Address of ThingsBoard: scheme, host and port, such as `https://tb.example.com`."
-    )
-    tb_username: str | None = Field(
-        default=None, description="ThingsBoard login: a tenant administrator or a customer user."
-    )
-    tb_password: SecretStr | None = Field(default=None, description="Password of `TB_USERNAME`.")
-    tb_api_key: SecretStr | None = Field(
-        default=None, description="ThingsBoard API key (4.3 and later), in place of user name and password."
-    )
-    tb_ca_file: Path | None = Field(
+    upstreams_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authority that signed ThingsBoard's certificate.",
-    )
-    tb_verify_tls: bool = Field(
-        default=True, description="`false` accepts any certificate of ThingsBoard: only for a closed network."
-    )
-    tb_timeout_seconds: float = Field(
-        default=35.0,
-        gt=0,
-        le=300,
-        description="Longest wait for one answer of ThingsBoard, which itself gives up after 30 s.",
-    )
-    tb_max_connections: int = Field(
-        default=64, ge=1, le=1000, description="Calls to ThingsBoard in flight at once, per worker."
+        validate_default=True,
+        description="TOML file of several ThingsBoard accounts, beside `TB_HOST` or instead of it; "
+        "see `docs/upstreams.md`.",
     )
     project_name: str = Field(default="ThingsBoard gateway", description="Title of the API document.")
     version: str = Field(default=__version__, description="Version told by `/health`.")
@@ -144,25 +137,13 @@ class Settings(BaseSettings):
         default=1 << 30, ge=1 << 20, description="Longest NDJSON or CSV upload in bytes, unpacked."
     )
 
-    @field_validator("tb_host")
+    @field_validator("upstreams_file")
     @classmethod
-    def _is_an_origin(cls, value: str) -> str:
-        parts = urlsplit(value if "://" in value else f"//{value}", scheme="http")
-        if "://" not in value and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-            # A password must not travel in the clear because eight letters were left out.
-            raise ValueError("must begin with https:// (or http:// in a closed network)")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must look like https://thingsboard.example.com")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials: use TB_USERNAME and TB_PASSWORD")
-        if parts.path not in {"", "/"} or parts.query or parts.fragment:
-            raise ValueError("must end after the host and port")
-        try:
-            # The port is read on access; a host name has labels of 1 to 63 characters.
-            _ = parts.port, parts.hostname.encode("idna")
-        except ValueError:
-            raise ValueError("must have a valid host name and port") from None
-        return f"{parts.scheme}://{parts.netloc}"
+    def _is_there_a_thingsboard(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        # Here and not for the whole, so that it is told beside the faults of other settings.
+        if value is None and info.data.get("tb_host", "") is None:
+            raise ValueError("TB_HOST: is missing (or UPSTREAMS_FILE, for several)")
+        return value
 
     @field_validator("backend_cors_origins")
     @classmethod
@@ -185,26 +166,20 @@ class Settings(BaseSettings):
                 raise ValueError("must look like redis://host:6379/0")
         return value
 
-    @field_validator("api_key", "tb_password", "tb_api_key")
-    @classmethod
-    def _is_no_placeholder(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and value.get_secret_value().strip().lower() in PLACEHOLDERS:
-            raise ValueError("is still a placeholder")
-        return value
-
     @field_validator("api_key")
     @classmethod
-    def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        no_placeholder(value)
         if value is not None and len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
             raise ValueError(f"must have at least {MINIMUM_KEY_LENGTH} characters")
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
-        if self.tb_api_key is None and (self.tb_username is None or self.tb_password is None):
-            raise ValueError("TB_USERNAME and TB_PASSWORD are needed (or TB_API_KEY)")
-        if self.tb_api_key is not None and (self.tb_username or self.tb_password):
-            raise ValueError("TB_API_KEY and TB_USERNAME/TB_PASSWORD exclude each other: set one of the two")
+        useless = self.model_fields_set & UpstreamFields.model_fields.keys() - {"tb_host"}
+        if self.tb_host is None and useless:
+            names = ", ".join(sorted(name.upper() for name in useless))
+            raise ValueError(f"TB_HOST: is missing, without which {names} would mean nothing")
         if self.api_key is None and self.api_keys_file is None:
             raise ValueError("API_KEY or API_KEYS_FILE is needed: without a key nobody could call")
         if self.api_key is not None and self.api_keys_file is not None:
@@ -221,23 +196,30 @@ class Settings(BaseSettings):
         return self.rate_limit or f"{self.rate_limit_requests}/{self.rate_limit_window} second"
 
 
-def load(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
+def environment(env_file: Path = ENV_FILE) -> dict[str, str]:
+    """Return the variables by upper-case name, those of the process before those of the file."""
+    values = {name.upper(): value for name, value in dotenv_values(env_file).items() if value}
+    return values | {name.upper(): value for name, value in os.environ.items() if value}
+
+
+def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     """Read the settings, or raise one ConfigurationError that names every fault."""
     faults = list(misspelt_names(env_file))
     try:
         settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
-        for fault in error.errors():
-            name = str(fault["loc"][0]).upper() + ": " if fault["loc"] else ""
-            faults.append(name + _readable(fault["type"], fault["msg"]))
+        faults += map(_told, error.errors())
         raise ConfigurationError("\n".join(faults)) from None
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings
 
 
-def _readable(kind: str, message: str) -> str:
-    return "is missing" if kind == "missing" else message.removeprefix("Value error, ")
+def _told(fault: ErrorDetails) -> str:
+    message = "is missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"] or message.partition(":")[0].lower() in Settings.model_fields:
+        return message
+    return f"{str(fault['loc'][0]).upper()}: {message}"
 
 
 def misspelt_names(env_file: Path | None) -> Iterable[str]:
@@ -247,6 +229,8 @@ def misspelt_names(env_file: Path | None) -> Iterable[str]:
     if env_file is not None and env_file.is_file():
         given |= set(dotenv_values(env_file))
     for name in sorted(given - set(ours) - FOREIGN_NAMES):
+        if name.upper().startswith(PEOPLES_OWN):
+            continue
         close = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=NEAR_MISS)
         if close and name.upper() != close[0]:
             yield f"{name}: is not a setting; did you mean {close[0]}?"

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from dotenv import dotenv_values
 
-from app import settings
+from app import settings, upstream_file
 from app.errors import ConfigurationError
 from app.keys import store
 from app.keys.key_format import make_key
@@ -188,7 +188,8 @@ def plan(given: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     # Checked here, so that a fault is told before anything starts.
     os.environ.clear()
     os.environ.update(environment)
-    store.load(settings.load())
+    loaded = settings.load()
+    store.load(loaded, frozenset(upstream_file.load(loaded)))
     return environment, with_simulator
 
 

@@ -81,7 +81,7 @@ async def make_gateway(make_settings: SettingsFactory) -> AsyncIterator[GatewayF
     yield make
     for app, client in made:
         await client.aclose()
-        await app.state.upstream.aclose()
+        await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()
 

@@ -58,6 +58,6 @@ class FailingLater:
 
 def fail_history_from(gateway: httpx.AsyncClient, page: int) -> FailingLater:
     """Make the history calls of this gateway fail from a page on."""
-    connection = gateway.app.state.upstream.connection  # type: ignore[attr-defined]  # set by `make_gateway`
+    connection = gateway.app.state.upstreams["default"].client.connection  # type: ignore[attr-defined]  # set by `make_gateway`
     connection.transport = FailingLater(connection.transport, part="values/timeseries", first_failure=page)
     return connection.transport

@@ -596,7 +596,7 @@ async def test_failed_devices_keep_no_points_alive(simulator: Simulator, make_ga
     class Watched(Points):
         """Without slots, so that it can be referred to weakly."""
 
-    upstream = make_gateway().app.state.upstream
+    upstream = make_gateway().app.state.upstreams["default"].client
     bulk = BulkUpload(upstream, 4)
     points: list[Points] = [Watched({T: {"a": 1}}, count=1) for _ in range(50)]
     alive = [weakref.ref(each) for each in points]

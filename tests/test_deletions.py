@@ -138,7 +138,7 @@ async def test_a_check_that_began_before_a_deletion_is_not_remembered(
     gateway: httpx.AsyncClient, simulator: Simulator
 ) -> None:
     device = device_id(simulator)
-    telemetry = gateway.app.state.upstream.telemetry  # type: ignore[attr-defined]  # set by `make_gateway`
+    telemetry = gateway.app.state.upstreams["default"].client.telemetry  # type: ignore[attr-defined]  # set by `make_gateway`
     load(simulator, device, "a", [(T, 1)])
     transport = telemetry._connection.transport
     send = transport.send

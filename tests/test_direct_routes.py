@@ -73,7 +73,7 @@ class Recorded:
     ) -> Answer:
         self.calls.append((method, target, body))
         if target == "/api/auth/user":
-            return Answer(200, "application/json", b'{"authority":"TENANT_ADMIN"}')
+            return Answer(200, "application/json", b'{"authority":"TENANT_ADMIN","tenantId":{"id":"t"}}')
         page = {"data": [], "totalPages": 0, "totalElements": 0, "hasNext": False}
         return Answer(200, "application/json", orjson.dumps(page))
 

@@ -12,7 +12,8 @@ from app.cli import main
 from app.errors import ConfigurationError
 from app.http_protocol import GatewayProtocol as Rules
 from app.keys.entries import ALL, SCOPES
-from app.settings import PLACEHOLDERS, Settings
+from app.settings import Settings
+from app.upstream_settings import PLACEHOLDERS
 from scripts import generate_configuration_docs as generator
 
 ROOT = Path(__file__).resolve().parent.parent

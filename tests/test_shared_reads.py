@@ -74,7 +74,7 @@ async def caller(app: FastAPI, simulator: Simulator) -> AsyncIterator[httpx.Asyn
         await client.get(DEVICES)
         simulator.calls.clear()
         yield client
-    await app.state.upstream.aclose()
+    await app.state.upstreams.aclose()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -86,7 +86,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def waiting(app: FastAPI) -> int:
     """Count the callers of all reads that may be joined."""
-    calls = app.state.upstream.connection._reads._joinable.values()
+    calls = app.state.upstreams["default"].client.connection._reads._joinable.values()
     return sum(len(call.waiting) for call in calls)
 
 
@@ -157,7 +157,7 @@ async def test_twenty_callers_cost_what_one_costs(
     together = simulator.calls.copy()
     # What a history remembers of the entity is not to help the single caller.
     app = caller._transport.app  # type: ignore[attr-defined]
-    app.state.upstream.telemetry._checked.clear()
+    app.state.upstreams["default"].client.telemetry._checked.clear()
     simulator.calls.clear()
     alone = await caller.get(url)
     assert together == simulator.calls
@@ -321,7 +321,7 @@ async def test_the_last_to_leave_cancels_the_call_and_newcomers_do_not_join_it(
         gate.part = None
         assert (await caller.get(DEVICES)).status_code == 200
     assert simulator.calls == {LIST: 2}
-    connection = app.state.upstream.connection
+    connection = app.state.upstreams["default"].client.connection
     assert connection._slots._value == app.state.settings.tb_max_connections
 
 
@@ -397,7 +397,7 @@ async def test_an_expired_token_is_renewed_within_the_shared_call(
 async def test_each_caller_gets_an_error_and_a_value_of_its_own(
     app: FastAPI, caller: httpx.AsyncClient, simulator: Simulator
 ) -> None:
-    devices = app.state.upstream.devices
+    devices = app.state.upstreams["default"].client.devices
     both = await asyncio.gather(*(devices.get(device_id(simulator)) for _ in range(2)))
     assert both[0] == both[1]
     both[0]["name"] = "changed"
@@ -426,24 +426,28 @@ async def test_a_call_that_is_cancelled_from_outside_leaves_nobody_waiting(
     app: FastAPI, gate: Gate, caller: httpx.AsyncClient
 ) -> None:
     gate.close("GET", "/api/device/types")
-    reads = [asyncio.create_task(app.state.upstream.devices.types()) for _ in range(2)]
+    reads = [asyncio.create_task(app.state.upstreams["default"].client.devices.types()) for _ in range(2)]
     await until(lambda: gate.held == 1)
-    (call,) = app.state.upstream.connection._reads._joinable.values()
+    (call,) = app.state.upstreams["default"].client.connection._reads._joinable.values()
     call.task.cancel()
     ends = await asyncio.gather(*reads, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
 
 
-async def test_readiness_is_asked_for_each_probe(
+async def test_readiness_checks_follow_one_another(
     app: FastAPI, gate: Gate, caller: httpx.AsyncClient, simulator: Simulator
 ) -> None:
     """Joining a call that began earlier would say that ThingsBoard is up because it was."""
     gate.close("GET", "/api/auth/user")
-    probes = [asyncio.create_task(caller.get("/health/ready")) for _ in range(3)]
-    await until(lambda: gate.held == 3)
+    probes = [asyncio.create_task(caller.get("/health/ready"))]
+    await until(lambda: gate.held == 1)
+    probes += [asyncio.create_task(caller.get("/health/ready")) for _ in range(5)]
+    upstream = app.state.upstreams["default"]
+    await until(lambda: upstream._next_check is not None)
     gate.open()
     assert {(await probe).json()["checks"]["thingsboard"]["status"] for probe in probes} == {"up"}
-    assert simulator.calls == {"GET /api/auth/user": 3}
+    # Those that came while the first was under way share one that began after they had come.
+    assert simulator.calls == {"GET /api/auth/user": 2}
 
 
 def every(cls: type[errors.GatewayError]) -> set[type[errors.GatewayError]]:

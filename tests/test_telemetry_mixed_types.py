@@ -163,7 +163,7 @@ async def test_an_aggregate_that_is_no_number_is_thingsboards_fault(
 ) -> None:
     device = device_id(simulator)
     load(simulator, device, "k", [(START, 1)])
-    connection = gateway.app.state.upstream.connection  # type: ignore[attr-defined]  # set by `make_gateway`
+    connection = gateway.app.state.upstreams["default"].client.connection  # type: ignore[attr-defined]  # set by `make_gateway`
     connection.transport = Replacing(connection.transport, {"k": [{"ts": START + HOUR // 2, "value": value}]})
     answer = await gateway.post(f"{DEVICES}/{device}/telemetry/query", json={**ALL, "agg": agg})
     assert answer.status_code == 502

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.keys import key_format
-from app.keys.entries import DEFAULT_UPSTREAM, KeyEntry, parse_moment
+from app.keys.entries import KeyEntry, parse_moment
+from app.upstream_settings import DEFAULT_UPSTREAM
 
 DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

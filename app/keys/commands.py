@@ -4,25 +4,25 @@ import argparse
 import getpass
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
 from tomlkit.items import Table
 
+from app import settings, toml_tables, upstream_file
 from app.keys import arguments, editing, key_file
 from app.keys.arguments import BadArgument
 from app.keys.editing import CannotEdit
 from app.keys.entries import KeyEntry
-from app.keys.key_file import KeyFileFault
 from app.keys.key_format import checksum_fits, make_key
 from app.keys.key_ring import HeldKey, Refusal
 from app.keys.store import APIKeys
 from app.times import iso_of, ms_of
+from app.toml_tables import FileFault
+from app.upstream_settings import DEFAULT_UPSTREAM
 
 #: Exit codes: it could not be done (`verify`: the key does not work); the arguments or the file are at fault.
 FAILED, MISUSED = 1, 2
@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
     except BadArgument as error:
         tell(*(f"❌ {line}" for line in str(error).splitlines()))
         return MISUSED
-    except KeyFileFault as error:
+    except FileFault as error:
         tell(*(f"❌ {given.file}: {fault}" for fault in error.faults))
         return MISUSED
     except CannotEdit as error:
@@ -69,8 +69,8 @@ def create(given: argparse.Namespace) -> int:
     entry = arguments.entry_of(given, key_id, digest_of(key), now)
     rendered = editing.render(entry)
     try:
-        key_file.parse(rendered.encode())
-    except KeyFileFault as error:
+        key_file.parse(rendered.encode(), upstreams=upstreams_known())
+    except FileFault as error:
         raise BadArgument("\n".join(error.faults)) from None
     if given.print_only:
         tell("# Add this to the key file; the key itself is on standard output, this once.", rendered)
@@ -128,7 +128,7 @@ def change_entry(given: argparse.Namespace, change: Callable[[Table, KeyEntry], 
     """Change one entry in the file, or only tell it; return it as it is then."""
     path = file_of(given)
     if given.print_only:
-        data, rendered = editing.changed(key_file.read(path), given.key, change)
+        data, rendered = editing.changed(toml_tables.read(path), given.key, change)
         tell("# Put this in place of the present entry:", rendered)
     else:
         written: list[bytes] = []
@@ -146,7 +146,7 @@ def change_entry(given: argparse.Namespace, change: Callable[[Table, KeyEntry], 
 def list_keys(given: argparse.Namespace) -> int:
     """List all keys."""
     now = present()
-    entries = editing.entries_of(key_file.read(file_of(given)))
+    entries = editing.entries_of(toml_tables.read(file_of(given)))
     if given.json:
         sys.stdout.write(json.dumps([public(entry, now) for entry in entries], indent=2) + "\n")
         return 0
@@ -163,7 +163,7 @@ def list_keys(given: argparse.Namespace) -> int:
 
 def show(given: argparse.Namespace) -> int:
     """Show one key."""
-    entries = key_file.parse(key_file.read(file_of(given)))
+    entries = key_file.parse(toml_tables.read(file_of(given)))
     fields = public(entries[editing.find(entries, given.key)], present())
     if given.json:
         sys.stdout.write(json.dumps(fields, indent=2) + "\n")
@@ -177,7 +177,7 @@ def show(given: argparse.Namespace) -> int:
 def verify(given: argparse.Namespace) -> int:
     """Say whose key this is, and whether it works now."""
     path = file_of(given)
-    entries = key_file.parse(key_file.read(path))
+    entries = key_file.parse(toml_tables.read(path))
     presented = read_key()
     found = APIKeys(entries).find(presented)
     if not isinstance(found, HeldKey):
@@ -209,14 +209,24 @@ def read_key() -> bytes:
 def file_of(given: argparse.Namespace) -> Path:
     """Return the key file: the argument, or what the gateway itself would read."""
     if given.file is None:
-        variables = {name.upper(): value for name, value in dotenv_values(".env").items() if value}
-        variables |= {name.upper(): value for name, value in os.environ.items() if value}
-        name = variables.get("API_KEYS_FILE")
+        name = settings.environment().get("API_KEYS_FILE")
         if not name:
             raise BadArgument("--file: is needed, for API_KEYS_FILE is not set")
         given.file = Path(name)
     path: Path = given.file
     return path
+
+
+def upstreams_known() -> frozenset[str] | None:
+    """Return the upstreams that a key may name, or None where this machine cannot tell."""
+    variables = settings.environment()
+    default = {DEFAULT_UPSTREAM} if "TB_HOST" in variables else set()
+    file = variables.get("UPSTREAMS_FILE")
+    try:
+        names = default | (upstream_file.names_in(Path(file)) if file else set())
+    except FileFault:
+        return None
+    return frozenset(names) or None
 
 
 def state_of(entry: KeyEntry, now: datetime) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import AoT, Array, Comment, InlineTable, Table, Whitespace
 
+from app import toml_tables
 from app.keys import key_file
 from app.keys.entries import KeyEntry, Secret
 
@@ -171,14 +172,14 @@ def edit(path: Path, change: Callable[[bytes], bytes], *, may_create: bool = Fal
     Readers see the old file or the new one. Other edits by this function wait.
 
     Raises:
-        CannotEdit, key_file.KeyFileFault: nothing has changed.
+        CannotEdit, toml_tables.FileFault: nothing has changed.
     """
     # A link keeps pointing at the file it points at.
     target = path.resolve()
     try:
         with _locked(target.parent):
             is_new = may_create and not target.exists()
-            data = change(b"" if is_new else key_file.read(target))
+            data = change(b"" if is_new else toml_tables.read(target))
             key_file.parse(data)
             _replace(target, data)
     except OSError as error:

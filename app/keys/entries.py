@@ -20,6 +20,7 @@ from pydantic import (
 
 from app.quotas import parse_limits
 from app.settings import IPNetwork, exact_origins
+from app.upstream_settings import DEFAULT_UPSTREAM
 
 #: What a key may be allowed to do; each route declares the ones it needs.
 SCOPES = frozenset(
@@ -42,7 +43,6 @@ SCOPES = frozenset(
     }
 )
 ALL = "*"
-DEFAULT_UPSTREAM = "default"
 
 
 def parse_moment(value: Any) -> datetime:

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import structlog
 
+from app import toml_tables
 from app.context import Caller
 from app.errors import ConfigurationError
 from app.keys import key_file
 from app.keys.entries import ALL, KeyEntry
-from app.keys.key_file import KeyFileFault
 from app.keys.key_format import checksum_fits
 from app.keys.key_ring import HeldKey, KeyRing, Refusal
 from app.settings import Settings
 from app.times import now_ms
+from app.toml_tables import FileFault
+from app.upstream_settings import DEFAULT_UPSTREAM
 
 log = structlog.get_logger("security")
 
@@ -72,6 +74,7 @@ class APIKeys:
         path: the file the keys came from, to be watched; None for keys that cannot change.
         content: what was read there.
         known: the entries by their text, as `key_file.parse` leaves them.
+        upstreams: those that the keys of the file may name; None: any.
         clock: tells the time in ms since the epoch.
     """
 
@@ -82,9 +85,10 @@ class APIKeys:
         content: bytes = b"",
         known: dict[str, KeyEntry] | None = None,
         *,
+        upstreams: frozenset[str] | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        self.path, self.clock = path, clock
+        self.path, self.clock, self._upstreams = path, clock, upstreams
         #: Grows by one each time other keys count.
         self.generation = 0
         #: Why the file in its present state is not used; None: it is.
@@ -168,17 +172,17 @@ class APIKeys:
             mark = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if mark == self._mark or 0 <= time.time() - found.st_ctime < SETTLE_SECONDS:
                 return None
-            data = key_file.read(path)
+            data = toml_tables.read(path)
         except OSError as error:
             return _Reading(None, f"cannot be read ({error.strerror})")
-        except KeyFileFault as fault:
+        except FileFault as fault:
             return _Reading(None, str(fault))
         content = hashlib.sha256(data).digest()
         if content == self._content:
             return _Reading(mark, None, content)
         try:
-            entries = key_file.parse(data, known=self._known)
-        except KeyFileFault as fault:
+            entries = key_file.parse(data, upstreams=self._upstreams, known=self._known)
+        except FileFault as fault:
             return _Reading(mark, str(fault))
         return _Reading(mark, None, content, _change_between(self._ring, KeyRing(entries, self._ring)))
 
@@ -223,8 +227,8 @@ def _change_between(before: KeyRing, after: KeyRing) -> _Change:
     return _Change(after, ids, revoked)
 
 
-def load(settings: Settings) -> APIKeys:
-    """Return the configured keys.
+def load(settings: Settings, upstreams: frozenset[str]) -> APIKeys:
+    """Return the configured keys, each for one of these upstreams.
 
     Raises:
         ConfigurationError: naming what is wrong with the key or the file.
@@ -232,14 +236,17 @@ def load(settings: Settings) -> APIKeys:
     if settings.api_keys_file is not None:
         path = settings.api_keys_file.absolute()
         try:
-            data, known = key_file.read(path), dict[str, KeyEntry]()
-            return APIKeys(key_file.parse(data, known=known), path, data, known)
-        except KeyFileFault as fault:
+            data, known = toml_tables.read(path), dict[str, KeyEntry]()
+            entries = key_file.parse(data, upstreams=upstreams, known=known)
+            return APIKeys(entries, path, data, known, upstreams=upstreams)
+        except FileFault as fault:
             raise ConfigurationError("\n".join(f"API_KEYS_FILE: {each}" for each in fault.faults)) from None
     if settings.api_key is None:
         raise ConfigurationError("API_KEY or API_KEYS_FILE is needed")
     key = settings.api_key.get_secret_value().encode()
     if checksum_fits(key) is False:
         raise ConfigurationError("API_KEY: looks like a generated key, but its checksum is wrong: mistyped?")
+    if DEFAULT_UPSTREAM not in upstreams:
+        raise ConfigurationError("API_KEY: is for the upstream default: set TB_HOST, or name one so")
     digest = hashlib.sha256(key).hexdigest()
     return APIKeys((KeyEntry(name="API_KEY", id="default", sha256=digest, scopes=(ALL,)),))

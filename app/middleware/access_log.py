@@ -41,6 +41,7 @@ class AccessLog:
 
     def _write(self, scope: Scope, status: int, sent: int, *, complete: bool, seconds: float) -> None:
         context = context_of(scope)
+        caller = context.caller
         route = scope.get("route")
         fields = {
             "request_id": context.request_id,
@@ -51,7 +52,8 @@ class AccessLog:
             "duration_ms": round(seconds * 1000, 2),
             "bytes_sent": sent,
             "client": context.client_address,
-            "key_id": context.caller.id if context.caller else None,
+            "key_id": caller.id if caller else None,
+            "upstream": caller.upstream if caller else None,
         }
         if not complete:
             fields["incomplete"] = True

@@ -31,6 +31,7 @@ class WhoAmI(Success):
 
     name: str
     id: str
+    upstream: str = Field(description="Name of the ThingsBoard account that serves this key.")
     scopes: list[str]
     restrictions: KeyRestrictions | None = Field(description="Null: every object of ThingsBoard's login.")
     limits: Limits

@@ -17,7 +17,13 @@ import aiohappyeyeballs
 
 from app.errors import UpstreamReset, UpstreamTimeout, UpstreamUnreachable
 from app.thingsboard.http_connection import BODY_LIMIT, HTTPConnection
-from app.thingsboard.transport import CONNECT_TIMEOUT_SECONDS, KEEPALIVE_SECONDS, Answer, proxy_for
+from app.thingsboard.transport import (
+    CONNECT_TIMEOUT_SECONDS,
+    KEEPALIVE_SECONDS,
+    Answer,
+    proxy_for,
+    tls_context,
+)
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -48,7 +54,7 @@ class BareTransport:
         if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.path.strip("/"):
             raise ValueError("an origin is needed: scheme, host and port")
         self._host, self._port = _ascii_host(parts.hostname), parts.port or DEFAULT_PORTS[parts.scheme]
-        self._tls = _context(tls) if parts.scheme == "https" else None
+        self._tls = tls_context(tls) if parts.scheme == "https" else None
         self._fixed = FIXED.format(_host_header(self._host, parts.port, parts.scheme))
         self._keepalive_seconds, self._body_limit = keepalive_seconds, body_limit
         # A slot is the right to use one connection; idle connections and taken slots never exceed the bound,
@@ -268,14 +274,3 @@ def _ascii_host(host: str) -> str:
 def _host_header(host: str, port: int | None, scheme: str) -> str:
     name = f"[{host}]" if ":" in host else host
     return name if port in {None, DEFAULT_PORTS[scheme]} else f"{name}:{port}"
-
-
-def _context(tls: ssl.SSLContext | bool) -> ssl.SSLContext:
-    """Make the context once: asyncio would read all authorities again for each connection."""
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-    context = ssl.create_default_context()
-    if not tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -4,7 +4,6 @@ from collections import OrderedDict
 from typing import Any, Self
 
 from app.context import Restrictions
-from app.settings import Settings
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.connection import Connection, expect_object
@@ -14,7 +13,8 @@ from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
 from app.thingsboard.telemetry import TelemetryCalls
 from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
-from app.thingsboard.transport import Transport, proxy_for, tls_policy
+from app.thingsboard.transport import TLSPolicies, Transport, proxy_for
+from app.upstream_settings import UpstreamSettings
 
 #: Where one entity of each type is read.
 ENTITY_PATHS = {
@@ -28,9 +28,9 @@ ENTITY_PATHS = {
 class ThingsBoardClient:
     """All of ThingsBoard that the gateway uses, by resource. Shared by all tasks of one event loop."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
-        self.identity = IdentitySource(connection)
+        self.identity = IdentitySource(connection, name)
         self.telemetry = TelemetryCalls(connection)
         self.devices = DeviceCalls(connection, self.identity, "DEVICE", self.telemetry.forget)
         self.assets = EntityCalls(connection, self.identity, "ASSET", self.telemetry.forget)
@@ -41,16 +41,19 @@ class ThingsBoardClient:
         self.restricted: OrderedDict[Restrictions, ThingsBoardClient] = OrderedDict()
 
     @classmethod
-    def from_settings(cls, settings: Settings, transport: Transport | None = None) -> Self:
+    def from_settings(
+        cls, settings: UpstreamSettings, policies: TLSPolicies, transport: Transport | None = None
+    ) -> Self:
         """Build the client; nothing is sent yet."""
-        transport = transport or _transport(settings)
+        transport = transport or _transport(settings, policies)
         return cls(
             Connection(
                 transport,
                 _credential(settings, transport),
                 in_flight=settings.tb_max_connections,
                 timeout_seconds=settings.tb_timeout_seconds,
-            )
+            ),
+            settings.name,
         )
 
     def entities(self, entity_type: str) -> EntityCalls:
@@ -70,8 +73,9 @@ class ThingsBoardClient:
         await self.connection.transport.aclose()
 
 
-def _transport(settings: Settings) -> Transport:
-    tls = tls_policy(settings.tb_ca_file, verify=settings.tb_verify_tls)
+def _transport(settings: UpstreamSettings, policies: TLSPolicies) -> Transport:
+    is_tls = settings.tb_host.startswith("https:")
+    tls = policies.of(settings.tb_ca_file, verify=settings.tb_verify_tls) if is_tls else True
     if proxy_for(settings.tb_host) is None:
         return BareTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
     # Imported here: it costs every start 0.2 s, and few need it.
@@ -80,9 +84,9 @@ def _transport(settings: Settings) -> Transport:
     return AiohttpTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
 
 
-def _credential(settings: Settings, transport: Transport) -> Credential:
+def _credential(settings: UpstreamSettings, transport: Transport) -> Credential:
     if settings.tb_api_key is not None:
         return StaticAPIKey(settings.tb_api_key)
     if settings.tb_username is None or settings.tb_password is None:
         raise AssertionError("settings have been checked")
-    return PasswordLogin(transport, settings.tb_username, settings.tb_password)
+    return PasswordLogin(transport, settings.tb_username, settings.tb_password, upstream=settings.name)

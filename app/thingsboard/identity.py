@@ -21,6 +21,7 @@ class Identity:
     """The account behind the credential. `customer_id` is None for a tenant administrator."""
 
     authority: str
+    tenant_id: str
     customer_id: str | None
 
     def scoped(self, resource: str) -> str:
@@ -33,8 +34,8 @@ class Identity:
 class IdentitySource:
     """Asks once; an account does not change its authority."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, upstream: str) -> None:
+        self._connection, self._log = connection, log.bind(upstream=upstream)
         self._identity: Identity | None = None
 
     async def get(self) -> Identity:
@@ -61,12 +62,17 @@ class IdentitySource:
         return (int(found[1]), int(found[2])) if found else None
 
     def _read(self, user: dict[str, object]) -> Identity:
-        authority, customer = user.get("authority"), user.get("customerId")
+        authority = user.get("authority")
         if authority in UNUSABLE_SCOPES:
-            log.error("login_unusable", hint=UNUSABLE_SCOPES[str(authority)])
+            self._log.error("login_unusable", hint=UNUSABLE_SCOPES[str(authority)])
             raise LoginRefused(note="unusable_authority")
-        if authority == "CUSTOMER_USER" and isinstance(customer, dict) and "id" in customer:
-            return Identity("CUSTOMER_USER", str(customer["id"]))
-        if authority == "TENANT_ADMIN":
-            return Identity("TENANT_ADMIN", None)
-        raise UpstreamGarbled(note="unknown_authority")
+        if authority not in {"CUSTOMER_USER", "TENANT_ADMIN"}:
+            raise UpstreamGarbled(note="unknown_authority")
+        customer = _id_in(user.get("customerId")) if authority == "CUSTOMER_USER" else None
+        return Identity(authority, _id_in(user.get("tenantId")), customer)
+
+
+def _id_in(reference: object) -> str:
+    if not isinstance(reference, dict) or not isinstance(reference.get("id"), str):
+        raise UpstreamGarbled(note="not_an_account")
+    return str(reference["id"])

@@ -81,9 +81,11 @@ class PasswordLogin:
         username: str,
         password: SecretStr,
         *,
+        upstream: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport, self._username, self._password, self._clock = transport, username, password, clock
+        self._log = log.bind(upstream=upstream)
         self._tokens: Tokens | None = None
         self._running: asyncio.Task[Tokens] | None = None
         self._refused_until = 0.0
@@ -159,7 +161,7 @@ class PasswordLogin:
 
     def _refused(self, hint: str) -> LoginRefused:
         self._tokens, self._refused_until = None, self._clock() + REFUSED_PAUSE_SECONDS
-        log.error("login_refused", hint=hint, diagnostic="tb_connection_check.py")
+        self._log.error("login_refused", hint=hint, diagnostic="tb_connection_check.py")
         return LoginRefused(note="login_refused")
 
 

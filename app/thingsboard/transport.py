@@ -58,6 +58,34 @@ def proxy_for(origin: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
+class TLSPolicies:
+    """TLS contexts, one for each way to trust: with the system's authorities, 0.8 MiB and 50 ms each.
+
+    Connections share nothing through a context: Python resumes no session unless it is handed one.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
+
+    def of(self, ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
+        """Return the context for these settings."""
+        trust = ca_file, verify
+        if trust not in self._contexts:
+            self._contexts[trust] = tls_context(tls_policy(ca_file, verify=verify))
+        return self._contexts[trust]
+
+
+def tls_context(tls: ssl.SSLContext | bool) -> ssl.SSLContext:
+    """Make the context once: asyncio would read all authorities again for each connection."""
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    context = ssl.create_default_context()
+    if not tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def tls_policy(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext | bool:
     """Return what aiohttp takes as `ssl`: verification is on unless it was switched off by name."""
     if not verify:

@@ -220,7 +220,6 @@ class TestCreate:
             ),
             (["--scopes", "*", "--allowed-ip", "10.0.0.1/8"], "--allowed-ip: must be an address"),
             (["--scopes", "*", "--allowed-origin", "app"], "--allowed-origin: must be exact origins"),
-            (["--scopes", "*", "--upstream", "other"], "upstream: unknown; known are default"),
             (["--scopes", "*", "--id", "a_b"], "--id: must be letters"),
             ([], "--scopes"),
         ],
@@ -231,6 +230,29 @@ class TestCreate:
         assert (said.code, said.out) == (2, "")
         assert words in said.err
         assert not path.exists()
+
+    def test_an_upstream_must_be_one_that_this_machine_knows_of(
+        self, keys: Keys, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key for another one would make the whole file a broken one."""
+        other = ["New", "--scopes", "*", "--upstream", "other"]
+        monkeypatch.setenv("TB_HOST", "https://tb.example.com")
+        assert "upstream: unknown; known are default" in keys("create", *other).err
+        upstreams = tmp_path / "upstreams.toml"
+        monkeypatch.setenv("UPSTREAMS_FILE", str(upstreams))
+        upstreams.write_text('[[upstreams]]\nname = "north"\n')
+        assert "upstream: unknown; known are default, north" in keys("create", *other).err
+        monkeypatch.delenv("TB_HOST")
+        assert "upstream: is needed, as there is no default; known are north" in (
+            keys("create", "New", "--scopes", "*").err
+        )
+        assert not path.exists()
+        upstreams.write_text('[[upstreams]]\nname = "other"\n')
+        assert keys("create", *other).code == 0
+        # A secret that this person may not read, or no configuration at all: the gateway will tell.
+        upstreams.unlink()
+        assert keys("create", "Newer", *other[1:]).code == 0
+        assert {entry.upstream for entry in entries(path).values()} == {"other"}
 
     def test_a_broken_file_is_not_edited(self, keys: Keys, path: Path) -> None:
         broken = COMMENTED + "[[keys]]\nname = 1\n"

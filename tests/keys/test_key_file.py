@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
+from app import toml_tables
 from app.context import Restrictions
 from app.errors import ConfigurationError
 from app.keys import key_file, store
 from app.keys.entries import KeyEntry
-from app.keys.key_file import KeyFileFault
 from app.keys.key_format import make_key
 from app.keys.key_ring import HeldKey
 from app.settings import Settings
+from app.toml_tables import FileFault
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "a-secret-nobody-may-see-0123456789"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 UUID = "784f394c-42b6-435a-983c-b7beff2784f9"
+DEFAULT = frozenset({"default"})
 KEY: dict[str, Any] = {"name": "Reader", "id": "reader", "sha256": DIGEST, "scopes": ["devices:read"]}
 
 
@@ -50,7 +52,7 @@ def entry(**fields: Any) -> KeyEntry:
 
 def refusal(*keys: dict[str, Any], more: str = "") -> str:
     """Return why a file with these keys is refused."""
-    with pytest.raises(KeyFileFault) as caught:
+    with pytest.raises(FileFault) as caught:
         key_file.parse((more + toml_of(*keys)).encode())
     return str(caught.value)
 
@@ -138,11 +140,15 @@ class TestFaults:
         assert refusal(KEY | times) == "keys.0: expires_at must be after not_before"
 
     def test_an_upstream_that_does_not_exist_is_refused(self) -> None:
-        told = refusal(KEY | {"upstream": "other-tenant"})
-        assert told == "key reader: upstream: unknown; known are default"
         text = toml_of(KEY | {"upstream": "other-tenant"}).encode()
+        with pytest.raises(FileFault, match=r"^key reader: upstream: unknown; known are default$"):
+            key_file.parse(text, upstreams=frozenset({"default"}))
         known = frozenset({"default", "other-tenant"})
         assert key_file.parse(text, upstreams=known)[0].upstream == "other-tenant"
+
+    def test_without_a_default_upstream_each_key_names_its_own(self) -> None:
+        with pytest.raises(FileFault, match=r"is needed, as there is no default; known are north, south$"):
+            key_file.parse(toml_of(KEY).encode(), upstreams=frozenset({"south", "north"}))
 
     def test_all_faults_are_told_together_up_to_a_bound(self) -> None:
         told = refusal(KEY | {"scopes": []}, KEY | {"id": "a b"})
@@ -163,20 +169,20 @@ class TestFaults:
         assert refusal(more="a = " + "[" * 100_000) == "is not valid TOML"
 
     def test_what_is_not_text_is_refused(self) -> None:
-        with pytest.raises(KeyFileFault, match="is not valid TOML"):
+        with pytest.raises(FileFault, match="is not valid TOML"):
             key_file.parse(b"\xff\xfe")
 
     def test_only_a_regular_file_is_read(self, tmp_path: Path) -> None:
         for path, words in ((tmp_path / "missing.toml", "cannot be read"), (tmp_path, "not a regular file")):
-            with pytest.raises(KeyFileFault, match=words):
-                key_file.read(path)
+            with pytest.raises(FileFault, match=words):
+                toml_tables.read(path)
 
     def test_a_huge_file_is_not_read(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
         with path.open("wb") as file:
-            file.truncate(key_file.LONGEST_FILE_BYTES + 1)
-        with pytest.raises(KeyFileFault, match="larger than 64 MiB"):
-            key_file.read(path)
+            file.truncate(toml_tables.LONGEST_FILE_BYTES + 1)
+        with pytest.raises(FileFault, match="larger than 64 MiB"):
+            toml_tables.read(path)
 
 
 class TestMeaning:
@@ -247,11 +253,11 @@ class TestLoading:
 
     def test_a_fault_names_the_setting(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"^API_KEYS_FILE: cannot be read \(No such file"):
-            store.load(Settings(**self.SETTINGS, api_keys_file=tmp_path / "missing.toml"))
+            store.load(Settings(**self.SETTINGS, api_keys_file=tmp_path / "missing.toml"), DEFAULT)
 
     def test_one_key_of_any_form_has_all_scopes(self) -> None:
         for key in (SECRET, make_key("demo")):
-            found = store.load(Settings(**self.SETTINGS, api_key=key)).find(key.encode())
+            found = store.load(Settings(**self.SETTINGS, api_key=key), DEFAULT).find(key.encode())
             assert isinstance(found, HeldKey)
             assert "devices:credentials" in found.caller.scopes
 
@@ -259,7 +265,7 @@ class TestLoading:
         key = make_key("demo")
         wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
         with pytest.raises(ConfigurationError, match="checksum is wrong") as caught:
-            store.load(Settings(**self.SETTINGS, api_key=wrong))
+            store.load(Settings(**self.SETTINGS, api_key=wrong), DEFAULT)
         assert wrong not in str(caught.value)
 
 

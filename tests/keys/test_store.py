@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app import toml_tables
 from app.context import Caller
 from app.keys import key_file, store
 from app.keys.key_format import make_key
@@ -191,7 +192,7 @@ class TestReloading:
         self, keys: APIKeys, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await keys.poll(path)
-        monkeypatch.setattr(key_file, "read", lambda _: pytest.fail("read"))
+        monkeypatch.setattr(toml_tables, "read", lambda _: pytest.fail("read"))
         await keys.poll(path)
         assert keys.generation == 0
 
@@ -267,10 +268,10 @@ class TestReloading:
         self, keys: APIKeys, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_: Path) -> bytes:
-            raise key_file.KeyFileFault("cannot be read (Input/output error)")
+            raise toml_tables.FileFault("cannot be read (Input/output error)")
 
         with monkeypatch.context() as patched:
-            patched.setattr(key_file, "read", fail)
+            patched.setattr(toml_tables, "read", fail)
             await keys.poll(path)
             assert keys.fault
         await keys.poll(path)
@@ -383,9 +384,9 @@ class TestWhatIsReadAgain:
         known: dict[str, Any] = {}
         key_file.parse((table("a", "secret") + table("b", "other")).encode(), known=known)
         before = dict(known)
-        with pytest.raises(key_file.KeyFileFault) as fresh:
+        with pytest.raises(toml_tables.FileFault) as fresh:
             key_file.parse(text.encode())
-        with pytest.raises(key_file.KeyFileFault) as again:
+        with pytest.raises(toml_tables.FileFault) as again:
             key_file.parse(text.encode(), known=known)
         assert again.value.faults == fresh.value.faults
         assert known == before

@@ -34,7 +34,7 @@ NO_CALLS = {"connection", "identity", "restricted"}
 
 async def test_every_call_of_the_client_is_checked_or_absent(keys: SimpleNamespace, house: House) -> None:
     """Whoever adds a call to the client meets this test, and decides."""
-    upstream: ThingsBoardClient = keys.app.state.upstream
+    upstream: ThingsBoardClient = keys.app.state.upstreams["default"].client
     view = view_of(keys.app, keys.given["customer"])
     assert set(vars(upstream)) - NO_CALLS == set(ABSENT)
     for name, absent in ABSENT.items():
@@ -105,7 +105,7 @@ async def test_calls_that_do_not_name_their_entity_first_are_refused_at_once(key
         async def read(self, device_id: str) -> None:
             """Forget the check."""
 
-    upstream: ThingsBoardClient = keys.app.state.upstream
+    upstream: ThingsBoardClient = keys.app.state.upstreams["default"].client
     visibility = Visibility(upstream, view_of(keys.app, keys.given["asset"]).visibility.restrictions)
     with pytest.raises(TypeError, match="read"):
         Guarded(NewCalls(), visibility)
@@ -114,7 +114,7 @@ async def test_calls_that_do_not_name_their_entity_first_are_refused_at_once(key
 async def test_restrictions_are_bounded_in_memory(
     keys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upstream: ThingsBoardClient = keys.app.state.upstream
+    upstream: ThingsBoardClient = keys.app.state.upstreams["default"].client
     known = len(upstream.restricted)
     monkeypatch.setattr(module, "MOST_RESTRICTIONS", known)
     given = view_of(keys.app, keys.given["asset"]).visibility.restrictions

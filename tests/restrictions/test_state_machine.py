@@ -109,7 +109,7 @@ class Bench:
     async def _close(self) -> None:
         for client in self.clients.values():
             await client.aclose()
-        await self.app.state.upstream.aclose()
+        await self.app.state.upstreams.aclose()
         self.simulator.asgi.close()
         await self.simulator.stop_listening()
 

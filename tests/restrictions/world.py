@@ -234,7 +234,7 @@ def client_of(app: FastAPI, name: str) -> httpx.AsyncClient:
 def view_of(app: FastAPI, given: Mapping[str, Any]) -> RestrictedClient:
     """Return what the gateway holds for all keys with these restrictions."""
     found = restricted(
-        app.state.upstream,
+        app.state.upstreams["default"].client,
         Restrictions(
             devices=frozenset(given["devices"]) if "devices" in given else None,
             device_types=frozenset(given["device_types"]) if "device_types" in given else None,

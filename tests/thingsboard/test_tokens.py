@@ -71,7 +71,9 @@ def clock() -> Clock:
 
 
 def login(thingsboard: ThingsBoard, clock: Clock) -> PasswordLogin:
-    return PasswordLogin(thingsboard, "tenant@example.com", SecretStr("hunter2"), clock=clock)
+    return PasswordLogin(
+        thingsboard, "tenant@example.com", SecretStr("hunter2"), upstream="default", clock=clock
+    )
 
 
 @pytest.mark.parametrize("wall_clock", [0, 1_000_000_000, 4_000_000_000])

@@ -9,16 +9,13 @@ from starlette.responses import Response
 from app.api.envelope import success
 from app.api.route import GatewayRoute
 from app.deps import SettingsDep
-from app.errors import GatewayError
 from app.keys.store import APIKeys
 from app.problems import answer_for
 from app.schemas.health import Health, Readiness, Root
-from app.thingsboard.client import ThingsBoardClient
+from app.upstream_settings import DEFAULT_UPSTREAM
+from app.upstreams import Upstream
 
 router = APIRouter(route_class=GatewayRoute, tags=["health"])
-
-#: Longest wait for ThingsBoard or Redis in a readiness check: probes time out after a few seconds.
-CHECK_TIMEOUT_SECONDS = 3.0
 
 
 @router.get("/", operation_id="get_root", summary="Name the service", responses={200: {"model": Root}})
@@ -68,10 +65,12 @@ async def get_readiness(
     strict: Annotated[bool, Query(description="Answer 503 when ThingsBoard or Redis is away, too.")] = False,
 ) -> Response:
     """Answer 200 with the state of ThingsBoard and Redis: their outage must not drain every replica."""
-    # Nobody's key came with this, so it is ThingsBoard without restrictions.
-    upstream, redis = request.app.state.upstream, request.app.state.redis
-    thingsboard, counters = await asyncio.gather(check_thingsboard(upstream), check_redis(redis))
-    checks: dict[str, Any] = {"configuration": {"status": "up"}, "thingsboard": thingsboard}
+    upstreams, redis = request.app.state.upstreams, request.app.state.redis
+    *thingsboards, counters = await asyncio.gather(
+        *map(check_thingsboard, upstreams.values()), check_redis(redis)
+    )
+    checks: dict[str, Any] = {"configuration": {"status": "up"}}
+    checks |= zip(map(name_of, upstreams), thingsboards, strict=True)
     if redis is not None:
         checks["redis"] = counters
     is_whole = all(check["status"] == "up" for check in checks.values())
@@ -84,16 +83,15 @@ async def get_readiness(
     )
 
 
-async def check_thingsboard(upstream: ThingsBoardClient) -> dict[str, Any]:
+def name_of(upstream: str) -> str:
+    """Return the name of an upstream's check: `thingsboard`, or `thingsboard:<name>` of another one."""
+    return "thingsboard" if upstream == DEFAULT_UPSTREAM else f"thingsboard:{upstream}"
+
+
+async def check_thingsboard(upstream: Upstream) -> dict[str, Any]:
     """Make one authorised call."""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await upstream.identity.check()
-    except GatewayError as error:
-        return {"status": "down", "error_code": answer_for(error)[1]}
-    except TimeoutError:
-        return {"status": "down", "error_code": "UPSTREAM_TIMEOUT"}
-    return {"status": "up"}
+    error = await upstream.check()
+    return {"status": "up"} if error is None else {"status": "down", "error_code": answer_for(error)[1]}
 
 
 def check_keys(keys: APIKeys) -> dict[str, Any]:

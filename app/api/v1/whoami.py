@@ -28,6 +28,7 @@ async def get_whoami(request: Request, caller: CallerDep) -> Response:
         {
             "name": caller.name,
             "id": caller.id,
+            "upstream": caller.upstream,
             "scopes": sorted(caller.scopes),
             "restrictions": render_restrictions(caller.restrictions),
             "limits": {**limits, "max_streams": caller.max_streams},

@@ -1,0 +1,136 @@
+"""All ThingsBoards behind this gateway. What one of them answers, knows or suffers never reaches another."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import structlog
+
+from app.errors import GatewayError, UpstreamTimeout
+from app.services.files import FileTurns
+from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.identity import OLDEST_SUPPORTED
+from app.thingsboard.transport import TLSPolicies, Transport
+from app.upstream_settings import DEFAULT_UPSTREAM, UpstreamSettings
+
+log = structlog.get_logger("gateway")
+
+#: Longest wait for ThingsBoard in a readiness check: probes time out after a few seconds.
+CHECK_TIMEOUT_SECONDS = 3.0
+#: Upstreams that are logged in to at once at start: they may all be one cluster.
+PROBED_AT_ONCE = 8
+
+
+class Upstream:
+    """One ThingsBoard account, and everything that is kept because of it. For one event loop.
+
+    Tenants are rate-limited by ThingsBoard as a whole, so what paces calls may be shared by upstreams of
+    one tenant, and by nothing else: `tb_host` and `Identity.tenant_id` tell which ones those are.
+    """
+
+    def __init__(self, name: str, client: ThingsBoardClient) -> None:
+        self.name, self.client = name, client
+        #: A slow ThingsBoard holds its turns for long.
+        self.file_turns = FileTurns()
+        self._check: asyncio.Task[GatewayError | None] | None = None
+        self._next_check: asyncio.Task[GatewayError | None] | None = None
+
+    async def check(self) -> GatewayError | None:
+        """Make one authorised call; return what went wrong, within `CHECK_TIMEOUT_SECONDS`.
+
+        Nobody needs a key for a readiness check, so there is one call at a time. Who asks while one is under
+        way shares the next: what began earlier would say that ThingsBoard is up because it was.
+        """
+        if self._next_check is None:
+            self._next_check = asyncio.create_task(self._ask(self._check))
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                return await asyncio.shield(self._next_check)
+        except TimeoutError:
+            return UpstreamTimeout(note="check_timeout")
+
+    async def _ask(self, before: asyncio.Task[GatewayError | None] | None) -> GatewayError | None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._check, self._next_check = self._next_check, None
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                await self.client.identity.check()
+        except GatewayError as error:
+            return error
+        except TimeoutError:
+            return UpstreamTimeout(note="check_timeout")
+        return None
+
+    async def probe(self) -> None:
+        """Log in, so that wrong credentials show at start; serving does not wait for it."""
+        told = log.bind(upstream=self.name)
+        try:
+            identity = await self.client.identity.get()
+            version = await self.client.identity.version()
+        except GatewayError as error:
+            told.error(
+                "thingsboard_not_ready",
+                error_type=type(error).__name__,
+                diagnostic="tb_connection_check.py",
+            )
+            return
+        if version is not None and version < OLDEST_SUPPORTED:
+            told.error("thingsboard_too_old", version=version, oldest_supported=OLDEST_SUPPORTED)
+        told.info(
+            "thingsboard_ready", authority=identity.authority, tenant_id=identity.tenant_id, version=version
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        checks = [each for each in (self._check, self._next_check) if each is not None]
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
+        await self.client.aclose()
+
+
+class Upstreams(Mapping[str, Upstream]):
+    """The upstreams by name. They are many small objects at first; connections come with the calls."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._by_name = dict(upstreams)
+
+    @classmethod
+    def build(
+        cls, configured: Mapping[str, UpstreamSettings], transport: Transport | None = None
+    ) -> "Upstreams":
+        """Build a client for each; nothing is sent yet.
+
+        Args:
+            transport: replaces the network towards the default one.
+        """
+        policies, given = TLSPolicies(), {DEFAULT_UPSTREAM: transport}
+        return cls(
+            {
+                name: Upstream(name, ThingsBoardClient.from_settings(settings, policies, given.get(name)))
+                for name, settings in configured.items()
+            }
+        )
+
+    def __getitem__(self, name: str) -> Upstream:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    async def probe(self) -> None:
+        """Log in to all of them."""
+        turns = asyncio.Semaphore(PROBED_AT_ONCE)
+
+        async def in_turn(upstream: Upstream) -> None:
+            async with turns:
+                await upstream.probe()
+
+        await asyncio.gather(*map(in_turn, self.values()))
+
+    async def aclose(self) -> None:
+        """Close all of them, whatever becomes of each."""
+        await asyncio.gather(*(upstream.aclose() for upstream in self.values()), return_exceptions=True)
