@@ -133,6 +133,13 @@ class Settings(UpstreamFields, BaseSettings):
         le=256,
         description="Devices of one bulk or many-device call that are served at once.",
     )
+    latest_cache_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="How old latest values may be, per worker; their `Age` header says how old they are. "
+        "0 asks ThingsBoard each time.",
+    )
     stream_body_limit: int = Field(
         default=1 << 30, ge=1 << 20, description="Longest NDJSON or CSV upload in bytes, unpacked."
     )

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from app.api.envelope import success
+from app.api.envelope import aged, success
 from app.context import context_of
 from app.errors import GatewayError, Overloaded, UpstreamError
 from app.problems import answer_for
@@ -27,8 +27,11 @@ async def charge_devices(request: Request, references: Sequence[str]) -> None:
         await meter.charge(len(set(references)), "device_ids")
 
 
-def answer_by_device(outcomes: Outcomes) -> Response:
+def answer_by_device(outcomes: Outcomes, *, age: float | None = None) -> Response:
     """Answer 200 with `data`, `errors` and `device_ids`, each keyed as the devices were named.
+
+    Args:
+        age: of the oldest value, as in `tagged`.
 
     Raises:
         GatewayError: the one fault of ThingsBoard that struck all of them: the call has failed then.
@@ -42,7 +45,8 @@ def answer_by_device(outcomes: Outcomes) -> Response:
             "data": {name: found for name, (_, found) in outcomes.items() if name not in failed},
             "errors": {name: _entry(error) for name, error in failed.items()},
             "device_ids": {name: uuid for name, (uuid, _) in outcomes.items() if uuid is not None},
-        }
+        },
+        headers=aged(age),
     )
 
 

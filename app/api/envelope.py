@@ -30,11 +30,20 @@ def success(
     )
 
 
-def tagged(payload: Mapping[str, Any]) -> Response:
-    """Answer as `success` does, with an entity tag over the payload; the time stamp is no part of it."""
+def tagged(payload: Mapping[str, Any], *, age: float | None = None) -> Response:
+    """Answer as `success` does, with an entity tag over the payload; the time stamp is no part of it.
+
+    Args:
+        age: seconds since ThingsBoard was asked, if that was not for this request.
+    """
     body = orjson.dumps({"status": "success", "timestamp": now_ms(), **payload})
     after_timestamp = body.index(b",", len(BEFORE_TIMESTAMP))
-    return TaggedAnswer(body, tag_of(memoryview(body)[after_timestamp:]))
+    return TaggedAnswer(body, tag_of(memoryview(body)[after_timestamp:]), aged(age))
+
+
+def aged(age: float | None) -> dict[str, str]:
+    """Return the header that tells an answer's age (RFC 9111, 5.1), if it has one."""
+    return {} if age is None else {"Age": str(int(age))}
 
 
 def paged(page: Page, *, number: int, size: int) -> Response:

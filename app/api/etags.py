@@ -4,6 +4,7 @@ A 304 saves the transfer and the caller's work, not ThingsBoard's: the tag is ma
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -32,9 +33,9 @@ def holds(if_none_match: bytes, tag: str) -> bool:
 class TaggedAnswer(Response):
     """A JSON answer with its tag, or a 304 when the request names this tag."""
 
-    def __init__(self, body: bytes, tag: str) -> None:
+    def __init__(self, body: bytes, tag: str, headers: Mapping[str, str]) -> None:
         self.tag = tag
-        self.kept = {"ETag": f"W/{tag}", "Cache-Control": CACHE_CONTROL}
+        self.kept = {"ETag": f"W/{tag}", "Cache-Control": CACHE_CONTROL, **headers}
         super().__init__(body, media_type="application/json", headers=self.kept)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

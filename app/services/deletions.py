@@ -49,7 +49,7 @@ async def _restore_latest(
     range and the time before 1970 escape it, and a key without a latest value vanishes from the list of keys.
     Saving the same point again at its own time writes latest too, and changes nothing if it has been done.
     """
-    latest, found = await asyncio.gather(
+    (latest, _), found = await asyncio.gather(
         latest_of(upstream, entity, keys), _newest(upstream, entity, keys, (start_ts - 1, start_ts))
     )
     lost = [key for key in keys if latest.get(key) is None and key not in found]

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,25 +22,37 @@ INT64 = range(-(2**63), 2**63)
 MOST_DECIMALS = 16
 
 Values = dict[str, dict[str, Any] | None]
-#: By device as it was named: its id, and its values or what went wrong.
-Outcome = tuple[str | None, Values | GatewayError]
+
+
+class Found(NamedTuple):
+    """The newest point of each key, and how many seconds ago it was read; None: now."""
+
+    values: Values
+    age: float | None
+
+
+class FoundOfMany(NamedTuple):
+    """By device as it was named its id, and its values or what went wrong; and the greatest age."""
+
+    outcomes: dict[str, tuple[str | None, Values | GatewayError]]
+    age: float | None
 
 
 async def latest_of(
     upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str] | None
-) -> Values:
+) -> Found:
     """Return the newest point of each key, None for a key that the entity does not have.
 
     Raises:
         NotFound: there is no such entity, or not for this account.
     """
-    series = await upstream.telemetry.latest(*entity, keys)
+    series, age = await upstream.telemetry.latest(*entity, keys)
     if keys is None:
-        return _newest(series, list(series))
+        return Found(_newest(series, list(series)), age)
     if not series:
         # A key with a comma is unknown to ThingsBoards before 4.3, which then answer nothing at all.
         await upstream.telemetry.checked_keys(*entity, keys)
-    return _newest(series, keys)
+    return Found(_newest(series, keys), age)
 
 
 def _newest(series: Series, keys: Sequence[str]) -> Values:
@@ -71,7 +83,7 @@ async def latest_of_many(
     *,
     inferred: bool,
     at_once: int,
-) -> dict[str, Outcome]:
+) -> FoundOfMany:
     """Return the latest values of many devices. One that fails leaves the others alone.
 
     Args:
@@ -79,27 +91,33 @@ async def latest_of_many(
     """
     found = await resolve_all(upstream, references, at_once=at_once)
     ids = list(dict.fromkeys(uuid for uuid in found.values() if isinstance(uuid, str)))
-    values: dict[str, Values | GatewayError]
+    latest: dict[str, Found | GatewayError]
     if inferred:
-        values = await _inferred(upstream, ids, keys or ())
+        latest = await _inferred(upstream, ids, keys or ())
     else:
-        values = await run_each(
+        latest = await run_each(
             ids, lambda uuid: latest_of(upstream, ("DEVICE", uuid), keys), at_once=at_once
         )
-    return {
-        reference: (uuid, values[uuid]) if isinstance(uuid, str) else (None, uuid)
-        for reference, uuid in found.items()
-    }
+    values = {uuid: each.values if isinstance(each, Found) else each for uuid, each in latest.items()}
+    ages = [each.age for each in latest.values() if isinstance(each, Found) and each.age is not None]
+    return FoundOfMany(
+        {
+            reference: (uuid, values[uuid]) if isinstance(uuid, str) else (None, uuid)
+            for reference, uuid in found.items()
+        },
+        max(ages, default=None),
+    )
 
 
 async def _inferred(
     upstream: ThingsBoardClient, ids: Sequence[str], keys: Sequence[str]
-) -> dict[str, Values | GatewayError]:
+) -> dict[str, Found | GatewayError]:
     rows = await upstream.queries.latest_of_devices(ids, keys)
-    found: dict[str, Values | GatewayError] = {}
+    found: dict[str, Found | GatewayError] = {}
     for uuid in ids:
         row = rows.get(uuid)
-        found[uuid] = NotFound() if row is None else {key: read_point(row.get(key)) for key in keys}
+        values = {key: read_point((row or {}).get(key)) for key in keys}
+        found[uuid] = NotFound() if row is None else Found(values, None)
     return found
 
 

@@ -9,6 +9,7 @@ from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.connection import Connection, expect_object
 from app.thingsboard.entities import DeviceCalls, EntityCalls
 from app.thingsboard.identity import IdentitySource
+from app.thingsboard.latest_cache import LatestCache
 from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
 from app.thingsboard.telemetry import TelemetryCalls
@@ -28,10 +29,17 @@ ENTITY_PATHS = {
 class ThingsBoardClient:
     """All of ThingsBoard that the gateway uses, by resource. Shared by all tasks of one event loop."""
 
+<<<<<<< /work/main/app/thingsboard/client.py
+    def __init__(self, connection: Connection, *, latest: LatestCache | None = None) -> None:
+        self.connection = connection
+        self.identity = IdentitySource(connection)
+        self.telemetry = TelemetryCalls(connection, latest)
+=======
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self.identity = IdentitySource(connection, name)
         self.telemetry = TelemetryCalls(connection)
+>>>>>>> /tmp/new-u.f
         self.devices = DeviceCalls(connection, self.identity, "DEVICE", self.telemetry.forget)
         self.assets = EntityCalls(connection, self.identity, "ASSET", self.telemetry.forget)
         self.attributes = AttributeCalls(connection)
@@ -45,7 +53,12 @@ class ThingsBoardClient:
         cls, settings: UpstreamSettings, policies: TLSPolicies, transport: Transport | None = None
     ) -> Self:
         """Build the client; nothing is sent yet."""
+<<<<<<< /work/main/app/thingsboard/client.py
+        transport = transport or _transport(settings)
+        seconds = settings.latest_cache_seconds
+=======
         transport = transport or _transport(settings, policies)
+>>>>>>> /tmp/new-u.f
         return cls(
             Connection(
                 transport,
@@ -53,7 +66,11 @@ class ThingsBoardClient:
                 in_flight=settings.tb_max_connections,
                 timeout_seconds=settings.tb_timeout_seconds,
             ),
+<<<<<<< /work/main/app/thingsboard/client.py
+            latest=LatestCache(seconds) if seconds else None,
+=======
             settings.name,
+>>>>>>> /tmp/new-u.f
         )
 
     def entities(self, entity_type: str) -> EntityCalls:

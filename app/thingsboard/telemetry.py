@@ -3,12 +3,15 @@
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import quote
+
+import orjson
 
 from app.errors import UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, acknowledge, expect_list, expect_object
 from app.thingsboard.errors import keys_in
+from app.thingsboard.latest_cache import LatestCache
 
 #: Where ThingsBoard keeps telemetry of any entity.
 ROOT = "/api/plugins/telemetry"
@@ -29,11 +32,18 @@ class Point(TypedDict):
 Series = dict[str, list[Point]]
 
 
+class Latest(NamedTuple):
+    """Latest values, and their age in seconds if they were kept; None: they were read now."""
+
+    series: Series
+    age: float | None
+
+
 class TelemetryCalls:
     """One method a ThingsBoard call. Times are ms since the epoch, ranges `[start, end)`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, latest: LatestCache | None = None) -> None:
+        self._connection, self._latest = connection, latest
         self._checked: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = OrderedDict()
         self._forgotten = 0
 
@@ -65,21 +75,35 @@ class TelemetryCalls:
         return known
 
     def forget(self, entity_type: str, entity_id: str) -> None:
-        """Drop the checked keys of an entity that is being deleted, or loses keys."""
+        """Drop what is remembered of an entity that is being deleted, or loses keys."""
         self._forgotten += 1
         self._checked.pop((entity_type, entity_id), None)
+        self._end_latest(entity_type, entity_id)
 
     async def keys(self, entity_type: str, entity_id: str) -> list[str]:
         """Return the entity's telemetry keys. It checks existence and permission, which history does not."""
         path = f"{ROOT}/{entity_type}/{entity_id}/keys/timeseries"
         return [str(key) for key in expect_list(await self._connection.get_json(path))]
 
-    async def latest(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Series:
+    async def latest(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Latest:
         """Return the newest point of each key, typed; of all keys when `keys` is None.
 
         An unknown key comes back with the value None (recordings telemetry.json).
         """
-        return await self._values(entity_type, entity_id, keys, {})
+        if self._latest is None:
+            return Latest(await self._values(entity_type, entity_id, keys, {}), None)
+        entity = entity_type, entity_id
+        kept = self._latest.find(entity, keys)
+        if kept is not None:
+            return Latest(orjson.loads(kept.content), kept.age)
+        begun = self._latest.begin(entity)
+        series = await self._values(entity_type, entity_id, keys, {})
+        self._latest.keep(begun, entity, keys, orjson.dumps(series))
+        return Latest(series, None)
+
+    def _end_latest(self, entity_type: str, entity_id: str) -> None:
+        if self._latest is not None:
+            self._latest.end((entity_type, entity_id))
 
     async def history(self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query) -> Series:
         """Return raw or aggregated points of a range, typed.
@@ -127,8 +151,14 @@ class TelemetryCalls:
         """Store points: JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
         suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
-        with keys_in("telemetry_data"):
-            acknowledge(await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent))
+        # At its start too: what is read from then on is told apart from what was read before.
+        self._end_latest(entity_type, entity_id)
+        try:
+            with keys_in("telemetry_data"):
+                acknowledge(await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent))
+        finally:
+            # However it ended: it may have been carried out.
+            self._end_latest(entity_type, entity_id)
 
     async def delete(
         self,
@@ -145,6 +175,7 @@ class TelemetryCalls:
         """
         everything = start_ts is None and end_ts is None
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/delete"
+        self._end_latest(entity_type, entity_id)
         try:
             for joined in joined_keys(keys):
                 query: Query = {

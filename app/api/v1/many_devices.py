@@ -40,11 +40,10 @@ async def get_latest_telemetry_of_devices(
         raise InvalidRequest(f"keys: {issue}", details={"field": "keys", "issue": issue})
     await charge_devices(request, query.device_ids)
     keys = None if query.keys is None else list(dict.fromkeys(query.keys))
-    return answer_by_device(
-        await latest_of_many(
-            upstream, query.device_ids, keys, inferred=inferred, at_once=settings.bulk_concurrency
-        )
+    found = await latest_of_many(
+        upstream, query.device_ids, keys, inferred=inferred, at_once=settings.bulk_concurrency
     )
+    return answer_by_device(found.outcomes, age=found.age)
 
 
 @router.post(

@@ -54,8 +54,8 @@ def _add_values(routes: APIRouter, kind: Kind) -> None:
         upstream: UpstreamDep, entity: Annotated[Entity, Depends(find)], keys: KeysDep
     ) -> Response:
         """Return the newest point of each key with the type it was stored with; null for an unknown key."""
-        values = await latest_of(upstream, (entity.type, entity.id), keys)
-        return tagged({**entity.identified, "keys_requested": keys or list(values), "data": values})
+        values, age = await latest_of(upstream, (entity.type, entity.id), keys)
+        return tagged({**entity.identified, "keys_requested": keys or list(values), "data": values}, age=age)
 
 
 def _add_query(routes: APIRouter, kind: Kind) -> None:
