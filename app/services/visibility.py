@@ -117,7 +117,7 @@ class Visibility:
         """Tell whether it is the restriction's asset, or lies below it; yes, when there is none."""
         if self.restrictions.asset is None:
             return True
-        return (entity_type, entity_id) in await self._below.get(most_seconds)
+        return entity_id in (await self._below.get(most_seconds)).get(entity_type, ())
 
     async def _fits(self, entity_type: str, entity_id: str) -> float:
         """Return until when the object's type and customer count as the restriction's; 0: they are not."""
@@ -162,9 +162,8 @@ class Visibility:
             types = frozenset({wanted_type} if types is None or wanted_type in types else ())
         ids = wanted.devices
         if wanted.asset is not None:
-            below = await self._below.get(KEPT_SECONDS)
-            of_type = frozenset(entity_id for kind, entity_id in below if kind == entity_type)
-            ids = of_type if ids is None else ids & of_type
+            below = (await self._below.get(KEPT_SECONDS)).get(entity_type, frozenset())
+            ids = below if ids is None else ids & below
         if wanted.customer is None or (ids is None and (types is None or len(types) <= 1)):
             return Selection(ids, types, wanted.customer)
         # ThingsBoard lists a customer's objects of one type, not of some types or ids.
@@ -175,13 +174,19 @@ class Visibility:
         """Return the customer's objects: their types by id, at most `KEPT_SECONDS` old."""
         return await self._members[entity_type].get(KEPT_SECONDS)
 
-    async def _walk(self) -> frozenset[EntityKey]:
+    async def _walk(self) -> dict[str, frozenset[str]]:
+        """Return the ids of the asset and of what lies below it, by type."""
         root = str(self.restrictions.asset)
         try:
-            return await self._upstream.relations.below("ASSET", root) | {("ASSET", root)}
+            below = await self._upstream.relations.below("ASSET", root)
         except NotFound:
             # Nothing lies below an asset that has been deleted.
-            return frozenset()
+            return {}
+        found: dict[str, set[str]] = {"DEVICE": set(), "ASSET": {root}}
+        for entity_type, entity_id in below:
+            if entity_type in found:
+                found[entity_type].add(entity_id)
+        return {entity_type: frozenset(ids) for entity_type, ids in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
