@@ -60,7 +60,9 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.settings = settings
     app.state.keys = keys
     app.state.redis, app.state.counters = redis, counters
-    app.state.upstreams = Upstreams.build(configured, transport)
+    app.state.upstreams = Upstreams.build(
+        configured, transport, latest_cache_seconds=settings.latest_cache_seconds
+    )
     for router in (health.router, docs.router, *ROUTERS):
         app.include_router(router)
         routes.fill(router.routes)

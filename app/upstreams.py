@@ -97,7 +97,11 @@ class Upstreams(Mapping[str, Upstream]):
 
     @classmethod
     def build(
-        cls, configured: Mapping[str, UpstreamSettings], transport: Transport | None = None
+        cls,
+        configured: Mapping[str, UpstreamSettings],
+        transport: Transport | None = None,
+        *,
+        latest_cache_seconds: float = 0,
     ) -> "Upstreams":
         """Build a client for each; nothing is sent yet.
 
@@ -107,7 +111,12 @@ class Upstreams(Mapping[str, Upstream]):
         policies, given = TLSPolicies(), {DEFAULT_UPSTREAM: transport}
         return cls(
             {
-                name: Upstream(name, ThingsBoardClient.from_settings(settings, policies, given.get(name)))
+                name: Upstream(
+                    name,
+                    ThingsBoardClient.from_settings(
+                        settings, policies, given.get(name), latest_cache_seconds=latest_cache_seconds
+                    ),
+                )
                 for name, settings in configured.items()
             }
         )

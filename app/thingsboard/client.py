@@ -29,17 +29,10 @@ ENTITY_PATHS = {
 class ThingsBoardClient:
     """All of ThingsBoard that the gateway uses, by resource. Shared by all tasks of one event loop."""
 
-<<<<<<< /work/main/app/thingsboard/client.py
-    def __init__(self, connection: Connection, *, latest: LatestCache | None = None) -> None:
-        self.connection = connection
-        self.identity = IdentitySource(connection)
-        self.telemetry = TelemetryCalls(connection, latest)
-=======
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, connection: Connection, name: str, latest: LatestCache | None = None) -> None:
         self.connection = connection
         self.identity = IdentitySource(connection, name)
-        self.telemetry = TelemetryCalls(connection)
->>>>>>> /tmp/new-u.f
+        self.telemetry = TelemetryCalls(connection, latest)
         self.devices = DeviceCalls(connection, self.identity, "DEVICE", self.telemetry.forget)
         self.assets = EntityCalls(connection, self.identity, "ASSET", self.telemetry.forget)
         self.attributes = AttributeCalls(connection)
@@ -50,15 +43,15 @@ class ThingsBoardClient:
 
     @classmethod
     def from_settings(
-        cls, settings: UpstreamSettings, policies: TLSPolicies, transport: Transport | None = None
+        cls,
+        settings: UpstreamSettings,
+        policies: TLSPolicies,
+        transport: Transport | None = None,
+        *,
+        latest_cache_seconds: float = 0,
     ) -> Self:
         """Build the client; nothing is sent yet."""
-<<<<<<< /work/main/app/thingsboard/client.py
-        transport = transport or _transport(settings)
-        seconds = settings.latest_cache_seconds
-=======
         transport = transport or _transport(settings, policies)
->>>>>>> /tmp/new-u.f
         return cls(
             Connection(
                 transport,
@@ -66,11 +59,8 @@ class ThingsBoardClient:
                 in_flight=settings.tb_max_connections,
                 timeout_seconds=settings.tb_timeout_seconds,
             ),
-<<<<<<< /work/main/app/thingsboard/client.py
-            latest=LatestCache(seconds) if seconds else None,
-=======
             settings.name,
->>>>>>> /tmp/new-u.f
+            LatestCache(latest_cache_seconds) if latest_cache_seconds else None,
         )
 
     def entities(self, entity_type: str) -> EntityCalls:
