@@ -1,4 +1,4 @@
-"""Bulk uploads: time against bare clients, and the memory of a long NDJSON stream."""
+"""Bulk uploads: time against bare clients, and the memory of long NDJSON streams."""
 
 import time
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ TARGET = "/api/v1/tb/telemetry/bulk"
 SAVE = "/api/plugins/telemetry/DEVICE/00000000-0000-1000-8000-{n}/timeseries/ANY"
 LINES_A_CHUNK = 200
 STREAM_SECONDS = 600.0
+STREAM_MIB = 32
+NDJSON = "application/x-ndjson"
 
 
 def points() -> dict[str, list[dict[str, float]]]:
@@ -96,27 +98,36 @@ def start_simulator(bench: Bench, *, devices: int, points: int = 0) -> tuple[Chi
 
 
 def measure_stream(bench: Bench) -> list[Result]:
-    """Measure the memory of an NDJSON upload of very many devices."""
+    """Measure NDJSON uploads of very many devices, with all results at the end and followed line by line."""
     count = bench.extent.devices
     simulator, (_, *ids) = start_simulator(bench, devices=count)
-    gateway = bench.start_gateway(simulator)
+    return [
+        _measure_stream(bench, bench.start_gateway(simulator), ids, is_followed=is_followed)
+        for is_followed in (False, True)
+    ]
+
+
+def _measure_stream(bench: Bench, gateway: Child, ids: list[str], *, is_followed: bool) -> Result:
+    headers = {**CALLER, "Content-Type": NDJSON, "Accept": NDJSON if is_followed else "application/json"}
     gateway.forget_peak()
-    before = gateway.memory_now()
-    started = time.perf_counter()
+    before, cpu, started = gateway.memory_now(), gateway.cpu_seconds(), time.perf_counter()
     with connected(gateway.port, timeout=STREAM_SECONDS) as connection:
-        headers = {**CALLER, "Content-Type": "application/x-ndjson"}
+        # Python's client sends everything before it reads a byte, as most do.
         connection.request("POST", TARGET, body=_lines(ids), headers=headers, encode_chunked=True)
+        sent = time.perf_counter() - started
         answer = connection.getresponse()
         content = answer.read()
-    elapsed = time.perf_counter() - started
-    _check(answer.status, content, count, count)
-    added = (gateway.memory_peak() - before) / MIB
+    elapsed, cpu = time.perf_counter() - started, gateway.cpu_seconds() - cpu
+    last = content.rstrip().rpartition(b"\n")[2] if is_followed else content
+    _check(answer.status, last, len(ids), len(ids))
+    name = "followed NDJSON bulk" if is_followed else "NDJSON bulk"
     bench.note(
         "stream",
-        f"{count:,} devices in {elapsed:.1f} s; the gateway had {before / MIB:.0f} MiB before; the answer "
-        f"has {len(content) / MIB:.1f} MiB.",
+        f"{name} of {len(ids):,} devices: {elapsed:.1f} s (sent in {sent:.1f} s), {cpu:.1f} s of CPU; the "
+        f"gateway had {before / MIB:.0f} MiB before; the answer has {len(content) / MIB:.1f} MiB.",
     )
-    return [Result(f"NDJSON bulk of {count:,} devices, memory added", "all stored", added, "MiB", holds=True)]
+    added = (gateway.memory_peak() - before) / MIB
+    return Result.at_most(f"{name} of {len(ids):,} devices, memory added", STREAM_MIB, added, "MiB")
 
 
 def _lines(ids: list[str]) -> Iterator[bytes]:
