@@ -1,5 +1,6 @@
 """The one object that all stages of a request share."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
@@ -7,6 +8,12 @@ from starlette.types import Scope
 from app.metering import Meter
 
 KEY = "gateway.context"
+
+#: Whose turn a call to ThingsBoard takes: the id of the caller's key, or nothing for the gateway's own work.
+#: The API key stage sets it for every request: uvicorn may hand a request the context of the one before it.
+TURN: ContextVar[str] = ContextVar("turn", default="")
+#: Seconds that a call may wait for its turn; None: `TB_QUEUE_SECONDS`. Uploads and exports have more.
+PATIENCE: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,12 @@ class UpstreamFields(BaseModel):
     tb_max_connections: int = Field(
         default=64, ge=1, le=1000, description="Calls to ThingsBoard in flight at once, per worker."
     )
+    tb_queue_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=300,
+        description="Longest wait of a call for its turn at ThingsBoard; `0` refuses at once.",
+    )
 
     @field_validator("tb_host")
     @classmethod

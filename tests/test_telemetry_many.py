@@ -7,6 +7,7 @@ import pytest
 
 from tb_simulator.makers import make_device
 from tb_simulator.server import Simulator
+from tests.conftest import GatewayFactory
 from tests.telemetry_world import DEVICES, PREFIX, START, UNKNOWN, VALUES, device_id, json_value, load
 
 LATEST, QUERY = f"{PREFIX}/telemetry/latest", f"{PREFIX}/telemetry/query"
@@ -115,8 +116,9 @@ async def test_the_devices_have_to_be_named(gateway: httpx.AsyncClient, body: di
 
 @pytest.mark.parametrize(("fault", "status"), [(500, 502), (504, 504), (429, 429)])
 async def test_a_fault_that_strikes_all_is_the_answer(
-    gateway: httpx.AsyncClient, simulator: Simulator, fault: int, status: int
+    make_gateway: GatewayFactory, simulator: Simulator, fault: int, status: int
 ) -> None:
+    gateway = make_gateway(tb_queue_seconds=0)
     ids = fleet(simulator, 3)
     simulator.faults.status(fault, path="plugins/telemetry")
     for path, body in ((LATEST, {"device_ids": ids}), (QUERY, {"device_ids": ids})):

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tb_simulator.server import Simulator
+from tests.conftest import GatewayFactory
 from tests.telemetry_world import DEVICES, START, VALUES, device_id, json_value, load
 
 HOUR = 3_600_000
@@ -362,8 +363,9 @@ async def test_an_answer_has_a_hundred_thousand_points_at_most(
 
 
 async def test_a_fault_of_thingsboard_is_told_as_such(
-    gateway: httpx.AsyncClient, simulator: Simulator
+    make_gateway: GatewayFactory, simulator: Simulator
 ) -> None:
+    gateway = make_gateway(tb_queue_seconds=0)
     device = device_id(simulator)
     load(simulator, device, "a", [(START, 1)])
     for status, expected in ((500, 502), (504, 504), (429, 429)):

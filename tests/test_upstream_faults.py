@@ -31,7 +31,10 @@ async def warm(gateway: httpx.AsyncClient) -> None:
         (429, 429),
     ],
 )
-async def test_statuses(gateway: httpx.AsyncClient, simulator: Simulator, status: int, expected: int) -> None:
+async def test_statuses(
+    make_gateway: GatewayFactory, simulator: Simulator, status: int, expected: int
+) -> None:
+    gateway = make_gateway(tb_queue_seconds=0)
     await warm(gateway)
     simulator.faults.status(status, path="deviceInfos", body=MARKER)
     answer = await gateway.get(DEVICES)

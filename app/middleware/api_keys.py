@@ -3,7 +3,7 @@
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.context import RequestContext, context_of
+from app.context import TURN, RequestContext, context_of
 from app.counters import Counters
 from app.errors import GatewayError, InvalidRequest, NotAllowed, NotAuthenticated
 from app.keys.key_ring import HeldKey, Refusal
@@ -42,6 +42,7 @@ class APIKeyStage:
         self.counters, self.failures = counters, failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        TURN.set("")
         if scope["type"] not in {"http", "websocket"} or scope["path"] in self.public_paths:
             return await self.app(scope, receive, send)
         presented = [value for name, value in scope["headers"] if name == b"x-api-key"]
@@ -59,6 +60,7 @@ class APIKeyStage:
             await self._refuse(scope, found, NotAuthenticated())
         else:
             context.caller = found.caller
+            TURN.set(found.caller.id)
             await self._check_place(scope, found)
             self._warn_of_expiry(context, found)
         return await self.app(scope, receive, send)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from app.context import PATIENCE
 from app.errors import BreakerOpen, GatewayError, Overloaded, UpstreamBusy, UpstreamError, UpstreamTimeout
 from app.thingsboard.retry import ATTEMPTS, MAXIMUM_SAVED, RetryBudget
 from app.thingsboard.shared_reads import own_copy
@@ -26,8 +27,9 @@ Result = TypeVar("Result")
 class Pacer:
     """Repeats what ThingsBoard refused or was too slow for, for all calls of one upload or export together.
 
-    Refused calls cost nothing there, and its bucket refills continuously (facts, rate limit). So after a 429
-    one call at a time tries again; after a time-out half as many as before. Each waits first: the wait
+    The calls wait their turn longer than others do, so ThingsBoard's rate limit is the queue's business
+    (`app/thingsboard/fair_queue.py`) until that has no turn for them in time. Then one call at a time tries
+    again, as when the breaker is open; after a time-out half as many as before. Each waits first: the wait
     doubles with each failure and halves with each success. When it is gone, successes let one call more in,
     until the way is open for all again; the more failures there were, the more successes that takes.
     """
@@ -73,6 +75,7 @@ class Pacer:
             if is_paced:
                 await self._wait_for_turn()
             slowdowns = self._slowdowns
+            patience = PATIENCE.set(PATIENCE_SECONDS)
             try:
                 result = await call()
             except GatewayError as error:
@@ -84,6 +87,7 @@ class Pacer:
                     self._speed_up()
                 return result
             finally:
+                PATIENCE.reset(patience)
                 if is_paced:
                     self._leave()
 

@@ -8,6 +8,7 @@ from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.connection import Connection, expect_object
 from app.thingsboard.entities import DeviceCalls, EntityCalls
+from app.thingsboard.fair_queue import FairQueue
 from app.thingsboard.identity import IdentitySource
 from app.thingsboard.latest_cache import LatestCache
 from app.thingsboard.queries import QueryCalls
@@ -56,8 +57,9 @@ class ThingsBoardClient:
             Connection(
                 transport,
                 _credential(settings, transport),
-                in_flight=settings.tb_max_connections,
+                queue=FairQueue(settings.tb_max_connections),
                 timeout_seconds=settings.tb_timeout_seconds,
+                queue_seconds=settings.tb_queue_seconds,
             ),
             settings.name,
             LatestCache(latest_cache_seconds) if latest_cache_seconds else None,

@@ -7,11 +7,11 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
+from app.context import PATIENCE, TURN
 from app.errors import (
     LoginRefused,
     NotAllowed,
     NotFound,
-    Overloaded,
     UpstreamError,
     UpstreamGarbled,
     UpstreamReset,
@@ -20,27 +20,38 @@ from app.errors import (
 )
 from app.thingsboard.breaker import Breaker
 from app.thingsboard.errors import error_for
+from app.thingsboard.fair_queue import FairQueue, Turn
 from app.thingsboard.retry import ATTEMPTS, RetryBudget, delay_before
 from app.thingsboard.shared_reads import SharedReads
 from app.thingsboard.tokens import UNAUTHORISED, Credential
 from app.thingsboard.transport import Answer, Transport
 
-#: Calls that may wait for a free connection; beyond it the gateway says 503 rather than grow.
-MAXIMUM_WAITING = 2_000
+#: ThingsBoard's rate limit. It decides on that before it does anything, so nothing was carried out.
+BUSY = 429
 
 Query = Mapping[str, str | int | bool | Sequence[str] | None]
 
 
 class Connection:
-    """Shared by all callers of one upstream. Cancelling a call cancels its request to ThingsBoard."""
+    """Shared by all callers of one upstream. Cancelling a call cancels its request to ThingsBoard.
+
+    Args:
+        queue: decides whose call is next; connections of one ThingsBoard tenant may share it.
+        timeout_seconds: the longest wait for one answer.
+        queue_seconds: the longest wait for its turn of a call that says nothing else (`PATIENCE`).
+    """
 
     def __init__(
-        self, transport: Transport, credential: Credential, *, in_flight: int, timeout_seconds: float
+        self,
+        transport: Transport,
+        credential: Credential,
+        *,
+        queue: FairQueue,
+        timeout_seconds: float,
+        queue_seconds: float,
     ) -> None:
-        self.transport, self.credential = transport, credential
-        self._timeout_seconds = timeout_seconds
-        self._slots = asyncio.Semaphore(in_flight)
-        self._waiting = 0
+        self.transport, self.credential, self.queue = transport, credential, queue
+        self._timeout_seconds, self._queue_seconds = timeout_seconds, queue_seconds
         self._breaker, self._budget = Breaker(), RetryBudget()
         self._reads = SharedReads(self._read)
 
@@ -116,9 +127,12 @@ class Connection:
         self, method: str, target: str, content: bytes | None, header: str, *, idempotent: bool
     ) -> Answer:
         self._budget.earn()
+        patience = PATIENCE.get()
+        seconds = self._queue_seconds if patience is None else patience
+        until = asyncio.get_running_loop().time() + seconds
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._once(method, target, content, header)
+                return await self._admitted(method, target, content, header, until)
             except UpstreamError as error:
                 nothing_sent = isinstance(error, UpstreamUnreachable)
                 worth_it = nothing_sent or (idempotent and isinstance(error, UpstreamReset | UpstreamGarbled))
@@ -127,16 +141,32 @@ class Connection:
             await asyncio.sleep(delay_before(attempt))
         raise AssertionError("unreachable")
 
-    async def _once(self, method: str, target: str, content: bytes | None, header: str) -> Answer:
+    async def _admitted(
+        self, method: str, target: str, content: bytes | None, header: str, until: float
+    ) -> Answer:
+        """Send when it is this caller's turn, again and again while ThingsBoard's rate limit refuses."""
         headers = {"X-Authorization": header}
         if content is not None:
             headers["Content-Type"] = "application/json"
-        await self._enter()
+        key, queue, clock = TURN.get(), self.queue, asyncio.get_running_loop().time
+        turn = queue.take(key, clock()) or await queue.wait(key, until)
+        while True:
+            answer = await self._once(turn, method, target, content, headers)
+            if answer.status != BUSY:
+                return answer
+            turn = await queue.wait(key, until, is_return=True)
+
+    async def _once(
+        self, turn: Turn, method: str, target: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        is_refused: bool | None = None
         try:
             self._breaker.before()
-            return await self._watched(method, target, content, headers)
+            answer = await self._watched(method, target, content, headers)
+            is_refused = answer.status == BUSY
+            return answer
         finally:
-            self._slots.release()
+            self.queue.end(turn, asyncio.get_running_loop().time(), is_refused=is_refused)
 
     async def _watched(
         self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]
@@ -155,18 +185,6 @@ class Connection:
             raise
         self._breaker.answered()
         return answer
-
-    async def _enter(self) -> None:
-        if self._slots.locked():
-            if self._waiting >= MAXIMUM_WAITING:
-                raise Overloaded(note="upstream_queue_full")
-            self._waiting += 1
-            try:
-                await self._slots.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._slots.acquire()
 
 
 def _target(path: str, query: Query | None) -> str:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from app.errors import UpstreamError
 from app.thingsboard.connection import Connection
+from app.thingsboard.fair_queue import FairQueue
 from app.thingsboard.transport import Answer
 
 #: Mostly one: what can go wrong, goes wrong between calls of the same path.
@@ -93,7 +94,7 @@ class SharedReadsModel(RuleBasedStateMachine):
         self.acknowledged = {"/a": 0, "/b": 0}
 
     async def _connect(self) -> Connection:
-        return Connection(self.world, Key(), in_flight=1_000, timeout_seconds=60)
+        return Connection(self.world, Key(), queue=FairQueue(1_000), timeout_seconds=60, queue_seconds=60)
 
     def settle(self) -> None:
         async def turn() -> None:
@@ -176,7 +177,7 @@ class SharedReadsModel(RuleBasedStateMachine):
             assert not self.reads
             assert not self.writes
             assert not self.connection._reads._joinable
-            assert self.connection._slots._value == 1_000
+            assert self.connection.queue.in_flight == 0
         finally:
             self.loop.close()
 
