@@ -13,6 +13,7 @@ from app import logs
 from app.factory import create_app
 from app.settings import Settings
 from tb_simulator.server import Simulator
+from tests.no_secrets import Watched
 
 API_KEY = "test-key-with-all-the-scopes-0001"
 KEY_HEADER = {"X-API-Key": API_KEY}
@@ -66,11 +67,14 @@ def make_settings(simulator: Simulator) -> SettingsFactory:
 async def make_gateway(make_settings: SettingsFactory) -> AsyncIterator[GatewayFactory]:
     """Build gateways with other settings: `client = make_gateway(tb_username=..., key=None)`."""
     made: list[tuple[FastAPI, httpx.AsyncClient]] = []
+    leaks: list[str] = []
 
     def make(*, key: str | None = API_KEY, peer: str = "127.0.0.1", **overrides: Any) -> httpx.AsyncClient:
         app = create_app(make_settings(**overrides))
         client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app, client=(peer, 50_000), raise_app_exceptions=False),
+            transport=httpx.ASGITransport(
+                app=Watched(app, leaks), client=(peer, 50_000), raise_app_exceptions=False
+            ),
             base_url="http://gateway",
             headers={"X-API-Key": key} if key else {},
         )
@@ -84,6 +88,7 @@ async def make_gateway(make_settings: SettingsFactory) -> AsyncIterator[GatewayF
         await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()
+    assert not leaks
 
 
 @pytest.fixture

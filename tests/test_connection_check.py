@@ -1401,6 +1401,20 @@ async def test_the_simulator_is_found_well(
     assert len(removed) == simulator.calls["POST /api/device"] == ((account, arguments) == ("tenant", []))
 
 
+UNLUCKY = """
+import runpy, secrets, sys
+secrets.token_hex = lambda _: "12345678"
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+async def test_a_token_of_digits_only_is_no_fault(simulator: Simulator) -> None:
+    env = {"TB_HOST": simulator.url, "TB_PASSWORD": "tenant"}
+    done = await asyncio.to_thread(program, "--json", python=("-c", UNLUCKY), **env)
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
+
+
 # As a program
 
 
