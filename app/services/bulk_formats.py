@@ -18,6 +18,8 @@ WORDS = {"true": True, "false": False}
 BOM = b"\xef\xbb\xbf"
 #: Python's own bound on the digits of an integer in text is 4,300; ThingsBoard makes text of them anyway.
 LONGEST_NUMBER = 400
+#: Of ms since the epoch from 2001 to 2286.
+PRESENT_DIGITS = 13
 TOO_LONG = f"is longer than {LONGEST_LINE} bytes"
 
 
@@ -221,7 +223,9 @@ def read_csv_cells(number: int, size: int, cells: list[str]) -> Line:
         value = read_cell(cell)
     except InvalidRequest as error:
         return Line(number, size, reference, fault=error.message)
-    upload = {"ts": ts, "values": {key: value}}
+    # The usual time is read here, others by whoever names what is wrong with them.
+    moment = int(ts) if len(ts) == PRESENT_DIGITS and ts.isascii() and ts.isdigit() else ts
+    upload = {"ts": moment, "values": {key: value}}
     return Line(
         number, size, reference, upload, lambda: {"ts": ts, "values": {key: read_cell(cell, exactly=True)}}
     )
