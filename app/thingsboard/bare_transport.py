@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
@@ -64,6 +65,7 @@ class BareTransport:
         self._idle: deque[HTTPConnection] = deque()
         self._open: set[HTTPConnection] = set()
         self._connecting: set[asyncio.Timeout] = set()
+        self._resolver: ThreadPoolExecutor | None = None
         self._lookup: asyncio.Future[Sequence[AddressInfo]] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -105,6 +107,8 @@ class BareTransport:
         self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._resolver is not None:
+            self._resolver.shutdown(wait=False, cancel_futures=True)
         loop = asyncio.get_running_loop()
         for waiter in self._waiting:
             _fail(waiter, UpstreamUnreachable(note="closed"))
@@ -249,10 +253,12 @@ class BareTransport:
             self._open.add(connection)
 
     async def _addresses(self, loop: asyncio.AbstractEventLoop) -> Sequence[AddressInfo]:
-        """Look the name up, once for all that wait for it: a slow resolver must not use up the threads."""
+        """Look the name up, once for all that wait for it."""
         if self._lookup is None:
             look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
-            self._lookup = loop.run_in_executor(None, look_up)
+            # A thread of its own: the loop's few would be used up by other upstreams with a dead resolver.
+            self._resolver = self._resolver or ThreadPoolExecutor(1, "resolver")
+            self._lookup = loop.run_in_executor(self._resolver, look_up)
             self._lookup.add_done_callback(self._looked_up)
         return await asyncio.shield(self._lookup)
 
