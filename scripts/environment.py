@@ -24,7 +24,11 @@ PYTHON = VENV / "bin" / "python"
 #: Digests of the requirements files that the last installation satisfied, one a line.
 MARKER = VENV / ".installed-requirements"
 #: The larger set holds the smaller one, so whoever runs the tests need not install for the demo.
-SATISFIES = {"runtime.txt": ("runtime.txt",), "dev.txt": ("dev.txt", "runtime.txt")}
+SATISFIES = {
+    "runtime.txt": ("runtime.txt",),
+    "smart-home.txt": ("smart-home.txt", "runtime.txt"),
+    "dev.txt": ("dev.txt", "smart-home.txt", "runtime.txt"),
+}
 PROGRESS_SECONDS = 10
 TAIL_LINES = 20
 
