@@ -99,8 +99,8 @@ class FairQueue:
         return self._waiting
 
     def take(self, key: str, now: float) -> Turn | None:
-        """Return a turn if nobody has to wait; the usual case, so it costs a microsecond at most."""
-        if self._lines or self.pace.is_limited or not self._may_start(key):
+        """Return a turn if this key need not wait; whoever waits meanwhile may not start either."""
+        if self.pace.is_limited or not self._may_start(key):
             return None
         return self._start(key, now)
 
@@ -174,12 +174,17 @@ class FairQueue:
             key = next(self._startable(), None)
             if key is None:
                 return
-            # Whoever had a turn goes to the end; who may not start yet keeps its place.
-            line = self._lines.pop(key)
+            line = self._lines[key]
             waiter = line.pop()
-            if line:
-                self._lines[key] = line
             self._waiting -= 1
+            if not line:
+                del self._lines[key]
+            if waiter.done():
+                # Its caller has left in this turn of the event loop, and has not run since.
+                continue
+            if line:
+                # Who may not start yet keeps its place before those that have had a turn.
+                self._lines.move_to_end(key)
             waiter.set_result(self._start(key, now))
 
     def _startable(self) -> Iterator[str]:
@@ -201,11 +206,11 @@ class FairQueue:
     def _check_room(self, key: str, until: float, now: float, *, is_return: bool) -> None:
         line = self._lines.get(key)
         own = 0 if line is None else len(line.returned) if is_return else len(line)
+        seconds = self._seconds_until(own + 1, now)
         # What has returned had its place before.
         if not is_return and own >= GENEROSITY * (MAXIMUM_WAITING - self._waiting):
             self.counts.full += 1
-            raise Overloaded(note="upstream_queue_full", retry_after=self._seconds_until(own + 1, now))
-        seconds = self._seconds_until(own + 1, now)
+            raise Overloaded(note="upstream_queue_full", retry_after=max(1.0, seconds))
         if now >= until or now + seconds > until:
             raise self._too_late(seconds)
 

@@ -101,9 +101,12 @@ class Pace:
         if not self.is_limited:
             # Less than the limit was asked for in between, or as much as it is.
             return max(self._base, measured)
+        if not self._admitted:
+            # The pace has not been growing: it has been waiting for one call to be admitted.
+            return self._base * (KEPT if self._is_known else 0.5)
         if self._is_known:
             return KEPT * self.rate(now)
-        self._is_known = self._admitted > 0
+        self._is_known = True
         return max(measured, self.rate(now) / 2)
 
     def _periods(self, now: float) -> float:
