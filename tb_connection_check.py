@@ -20,6 +20,7 @@ import socket
 import ssl
 import sys
 import time
+import tomllib
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,9 @@ TENANT_ADMIN, CUSTOMER_USER = "TENANT_ADMIN", "CUSTOMER_USER"
 PLACEHOLDER = re.compile(
     r"(change|replace)[-_ ]?me.*|your[-_ ].*|<.*>|x{3,}|\*{3,}|todo|placeholder", re.IGNORECASE
 )
+#: What an upstream's table says about the way to it; the secrets may be in a file or a variable.
+UPSTREAM_FIELDS = ("tb_host", "tb_username", "tb_password", "tb_api_key", "tb_ca_file", "tb_verify_tls")
+UPSTREAM_SECRETS = {"tb_password", "tb_api_key"}
 ERROR_FIELDS = {"status", "message", "error_code", "timestamp", "details", "request_id"}
 RATE_LIMIT_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 SECURITY_HEADERS = (
@@ -256,6 +260,54 @@ def read_environment(env_file: Path) -> tuple[dict[str, str], list[str]]:
             ) from exc
     values |= {name.upper(): value for name, value in os.environ.items() if value.strip()}
     return {name: value.strip() for name, value in values.items()}, notes
+
+
+def choose_upstream(env: dict[str, str], wanted: str | None) -> dict[str, str]:
+    """Return the variables as they would be if the chosen upstream of UPSTREAMS_FILE were that of TB_HOST."""
+    if env.get("TB_HOST") and wanted in {None, "default"}:
+        return env
+    if not env.get("UPSTREAMS_FILE"):
+        if wanted is None:
+            return env
+        raise Problem("UPSTREAMS_FILE is not set", "--upstream chooses from that file.")
+    tables = _upstreams(Path(env["UPSTREAMS_FILE"]))
+    names = ", ".join(sorted(tables))
+    if wanted is None:
+        raise Problem("TB_HOST is not set", f"Choose one of UPSTREAMS_FILE with --upstream: {names}.")
+    if wanted not in tables:
+        raise Problem("UPSTREAMS_FILE has no such upstream", f"It has {names}.")
+    table = tables[wanted]
+    chosen = {name: value for name, value in env.items() if not name.startswith("TB_")}
+    for name in UPSTREAM_FIELDS:
+        value = _upstream_value(env, table, name)
+        if value is not None:
+            chosen[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    return chosen
+
+
+def _upstreams(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = tomllib.loads(path.read_text("utf-8")).get("upstreams")
+    except OSError as exc:
+        raise Problem("UPSTREAMS_FILE cannot be read", "Check the path and its permissions.") from exc
+    except ValueError as exc:
+        raise Problem("UPSTREAMS_FILE is not valid TOML", "The gateway says at which line.") from exc
+    tables = found if isinstance(found, list) else []
+    return {str(table.get("name")): table for table in tables if isinstance(table, dict)}
+
+
+def _upstream_value(env: Mapping[str, str], table: Mapping[str, Any], name: str) -> Any:
+    """Return a field of an upstream, which may only point at its secret."""
+    if name not in UPSTREAM_SECRETS:
+        return table.get(name)
+    if f"{name}_env" in table:
+        return env.get(str(table[f"{name}_env"]).upper())
+    if f"{name}_file" in table:
+        try:
+            return Path(str(table[f"{name}_file"])).read_text("utf-8")
+        except (OSError, ValueError) as exc:
+            raise Problem(f"{name}_file cannot be read", "Check the path and its permissions.") from exc
+    return table.get(name)
 
 
 def parse_origin(name: str, value: str, notes: list[str]) -> SplitResult:
@@ -606,7 +658,7 @@ def check_configuration(run: Run) -> str:
     if httpx is None:
         raise Problem("httpx is not installed", "Run: python -m pip install httpx python-dotenv")
     env, notes = read_environment(Path(run.options.env_file))
-    settings = parse_settings(env, run.options, notes)
+    settings = parse_settings(choose_upstream(env, run.options.upstream), run.options, notes)
     run.connect(settings)
     host, port = _address(settings.url)
     way = f" through the proxy {settings.peer[0]}:{settings.peer[1]}" if settings.proxy else ""
@@ -1270,6 +1322,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", metavar="ID_OR_NAME", help="use this device instead of making one for the check"
     )
+    parser.add_argument("--upstream", metavar="NAME", help="check this one of UPSTREAMS_FILE")
     parser.add_argument("--gateway", metavar="URL", help="check this gateway, too")
     parser.add_argument("--key", help="its key; better in GATEWAY_API_KEY, where no process list shows it")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

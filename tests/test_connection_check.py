@@ -37,7 +37,7 @@ TB_KEY = "tb_0123456789abcdef0123456789"
 DEVICE = "065b2ed0-e62a-11f1-9212-1192b8cbba80"
 CUSTOMER = "b7aa6c10-e61f-11f1-8bad-23cb275c33c1"
 FOREIGN = "00000000-0000-0000-0000-000000000007"
-VARIABLES = re.compile(r"(?i)^(TB_.*|(GATEWAY_)?API_KEY|.*_PROXY|SSL_CERT_.*)$")
+VARIABLES = re.compile(r"(?i)^(TB_.*|(GATEWAY_)?API_KEY|UPSTREAMS_FILE|.*_PROXY|SSL_CERT_.*)$")
 
 
 @dataclass
@@ -513,6 +513,61 @@ def test_a_bad_configuration_ends_with_2(run: Runner, env: dict[str, str | None]
     assert words in said
     assert outcome.check("configuration")["hint"]
     assert "hunter2" not in outcome.out
+
+
+class TestUpstreams:
+    """--upstream takes what the gateway would take from UPSTREAMS_FILE."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path, thingsboard: ThingsBoard) -> Path:
+        (tmp_path / "password").write_text(f"{PASSWORD}\n")
+        account = f'tb_host = "{thingsboard.url}"\ntb_username = "tenant@thingsboard.org"\n'
+        path = tmp_path / "upstreams.toml"
+        path.write_text(
+            f'[[upstreams]]\nname = "plain"\n{account}tb_password = "{PASSWORD}"\n'
+            f'[[upstreams]]\nname = "by-file"\n{account}tb_password_file = "{tmp_path}/password"\n'
+            f'[[upstreams]]\nname = "by-variable"\n{account}tb_password_env = "TB_PASSWORD_X"\n'
+            f'[[upstreams]]\nname = "wrong"\n{account}tb_password = "hunter2"\ntb_verify_tls = false\n'
+        )
+        return path
+
+    @pytest.mark.parametrize("name", ["plain", "by-file", "by-variable"])
+    def test_one_of_the_file_is_checked(self, run: Runner, file: Path, name: str) -> None:
+        env = {"TB_USERNAME": None, "TB_PASSWORD": None, "TB_PASSWORD_X": PASSWORD}
+        outcome = run("--upstream", name, UPSTREAMS_FILE=str(file), **env)
+        assert outcome.code == 0, outcome.out
+
+    def test_nothing_of_tb_host_gets_into_it(self, run: Runner, file: Path) -> None:
+        env = {"TB_HOST": "http://127.0.0.1:1", "TB_API_KEY": TB_KEY, "UPSTREAMS_FILE": str(file)}
+        assert run("--upstream", "plain", **env).code == 0
+        assert run("--upstream", "wrong", **env).said("login")[0] == "fail"
+        assert run("--upstream", "default", **env).said("tcp")[0] == "fail"
+
+    @pytest.mark.parametrize(
+        ("arguments", "env", "words"),
+        [
+            ([], {}, "Choose one of UPSTREAMS_FILE with --upstream: by-file, by-variable, plain, wrong."),
+            (["--upstream", "south"], {}, "no such upstream"),
+            (["--upstream", "by-variable"], {}, "TB_PASSWORD not set"),
+            (["--upstream", "plain"], {"UPSTREAMS_FILE": "missing.toml"}, "UPSTREAMS_FILE cannot be read"),
+            (["--upstream", "plain"], {"UPSTREAMS_FILE": None}, "UPSTREAMS_FILE is not set"),
+        ],
+    )
+    def test_a_bad_choice_ends_with_2(
+        self, run: Runner, file: Path, arguments: list[str], env: dict[str, Any], words: str
+    ) -> None:
+        base = {"TB_USERNAME": None, "TB_PASSWORD": None, "UPSTREAMS_FILE": str(file)}
+        outcome = run(*arguments, **(base | env))
+        assert (outcome.code, outcome.said("configuration")[0]) == (2, "fail")
+        found = outcome.check("configuration")
+        assert words in f"{found['message']} | {found['hint']}"
+        assert "hunter2" not in outcome.out
+
+    def test_a_broken_file_is_not_quoted(self, run: Runner, tmp_path: Path) -> None:
+        (tmp_path / "broken.toml").write_text("[[upstreams]]\ntb_password = hunter2\n")
+        outcome = run("--upstream", "x", UPSTREAMS_FILE=str(tmp_path / "broken.toml"))
+        assert "not valid TOML" in outcome.said("configuration")[1]
+        assert "hunter2" not in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A file of upstreams at fault stops the start; what it says names field and upstream, never a secret."""
 
 import json
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.upstreams import Upstreams
 from tests.restrictions.world import write_keys
 from tests.upstreams.conftest import WriteFile
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "upstreams.md").read_text("utf-8")
 SECRET = "a-secret-nobody-may-see-0123456789"
 NORTH = {
     "name": "north",
@@ -79,6 +81,7 @@ class TestWhatIsGood:
             "tb_verify_tls": False,
             "tb_timeout_seconds": 7.5,
             "tb_max_connections": 3,
+            "tb_queue_seconds": 1.5,
             "description": "The north.",
         }
         found = load(given)["north"].model_dump(mode="json", exclude_none=True)
@@ -245,6 +248,24 @@ class TestStart:
             load(NORTH | {"tb_host": "x"})
         assert main(["serve"]) == 2
         assert "❌ UPSTREAMS_FILE: upstreams.0 (north).tb_host: must begin" in capsys.readouterr().err
+
+
+class TestDocumentation:
+    """What docs/upstreams.md says is true."""
+
+    def test_the_example_is_a_good_file(
+        self, load: Load, tmp_path: Path, authority: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        example = re.findall(r"```toml\n(\[\[upstreams.*?)```", DOCUMENT, re.DOTALL)[0]
+        (tmp_path / "password").write_text(SECRET)
+        example = example.replace("/run/secrets/north-password", str(tmp_path / "password"))
+        example = example.replace("/etc/gateway/south-ca.pem", str(authority))
+        assert list(load(more=example, environment={"TB_API_KEY_SOUTH": SECRET})) == ["north", "south"]
+
+    def test_every_field_is_in_the_table(self) -> None:
+        rows = "".join(re.findall(r"^\| (`[^|]+) \|", DOCUMENT, re.MULTILINE))
+        places = {f"{name}_{place}" for name in upstream_file.SECRETS for place in ("file", "env")}
+        assert set(re.findall(r"`(\w+)`", rows)) == UpstreamSettings.model_fields.keys() | places
 
 
 @pytest.fixture
