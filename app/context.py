@@ -2,10 +2,13 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
-from app.metering import Meter
+if TYPE_CHECKING:
+    from app.metering import Meter
+    from app.security_events import Note
 
 KEY = "gateway.context"
 
@@ -14,6 +17,8 @@ KEY = "gateway.context"
 TURN: ContextVar[str] = ContextVar("turn", default="")
 #: Seconds that a call may wait for its turn; None: `TB_QUEUE_SECONDS`. Uploads and exports have more.
 PATIENCE: ContextVar[float | None] = ContextVar("patience", default=None)
+#: The request at hand, for what happens below the routes. Set for every request, as `TURN` is.
+CURRENT: ContextVar["RequestContext | None"] = ContextVar("current", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,9 @@ class RequestContext:
     error_note: str | None = None
     rate_limit: dict[str, int] | None = None
     #: Charges the devices of this call; None: a call counts once, whatever it names.
-    meter: Meter | None = None
+    meter: "Meter | None" = None
+    #: Security events that are not in the log yet.
+    notes: "list[Note]" = field(default_factory=list)
 
 
 def context_of(scope: Scope) -> RequestContext:

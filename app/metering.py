@@ -5,11 +5,34 @@ from collections.abc import Callable
 from app.counters import Counters
 from app.errors import InvalidRequest, RateLimited
 from app.quotas import Quota, Standing, blocking
+from app.security_events import note_once
 
 
-def exceeded(quota: Quota, standing: Standing, cost: int = 1, message: str | None = None) -> RateLimited:
-    """Say which window refused, and when all of them will admit this cost."""
+def exceeded(
+    quota: Quota,
+    standing: Standing,
+    counted: str,
+    *,
+    cost: int = 1,
+    message: str | None = None,
+    key_id: str | None = None,
+) -> RateLimited:
+    """Say which window refused, and when all of them will admit this cost.
+
+    Args:
+        counted: under what the caller is counted.
+        key_id: of the key that was refused, if the limit is one of refused keys.
+    """
     window, wait = blocking(quota, standing, cost)
+    note_once(
+        "limit_reached",
+        (quota.scope, counted, key_id or ""),
+        wait,
+        counted_by=quota.scope,
+        limit=window.amount,
+        window_seconds=window.seconds,
+        **({} if key_id is None else {"key_id": key_id}),
+    )
     return RateLimited(
         message or f"Rate limit exceeded: {window.amount} requests per {window.seconds} seconds.",
         retry_after=wait,
@@ -55,7 +78,7 @@ class Meter:
             standing = await self._take(cost)
             if not standing.granted:
                 # The next attempt is a request again, so it needs room for all of them.
-                raise exceeded(self._quota, standing, devices)
+                raise exceeded(self._quota, standing, self._key, cost=devices)
 
     async def grant(self, devices: int) -> tuple[int, RateLimited | None]:
         """Charge as many of these devices as fit into what is left; return how many, and why not the rest."""
@@ -65,7 +88,7 @@ class Meter:
             return devices, None
         standing = await self._take(devices - free, partly=True)
         granted = free + standing.granted
-        return granted, None if granted == devices else exceeded(self._quota, standing)
+        return granted, None if granted == devices else exceeded(self._quota, standing, self._key)
 
     async def _take(self, cost: int, *, partly: bool = False) -> Standing:
         standing = await self._counters.take(self._quota, self._key, cost, partly=partly)

@@ -194,6 +194,16 @@ class RouteIndex:
             scope["path_params"], scope["route"] = parameters, direct.route
         return direct
 
+    def template_of(self, scope: Scope) -> str | None:
+        """Return the template of the route that this request would reach, or None."""
+        method, path = scope.get("method", ""), scope["path"]
+        if (method, path) in self._exact:
+            return str(path)
+        for route, _ in self._patterns.get((method, path.count("/")), ()):
+            if route.path_regex.match(path) is not None:
+                return route.path_format
+        return None
+
     def _match(self, method: str, path: str) -> tuple[DirectRoute | None, dict[str, str]] | None:
         for route, direct in self._patterns.get((method, path.count("/")), ()):
             match = route.path_regex.match(path)

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from app.context import context_of
 from app.errors import NotAllowed, UnprocessableRequest, UnsupportedMediaType
+from app.security_events import note
 
 PREFIX = "/api/v1/tb"
 SCOPES_FIELD = "x-required-scopes"
@@ -66,6 +67,7 @@ def check_scopes(scope: Scope, scopes: frozenset[str]) -> None:
     granted = caller.scopes if caller is not None else frozenset()
     if not scopes <= granted:
         missing = sorted(scopes - granted)
+        note("scope_denied", missing_scopes=missing)
         raise NotAllowed(
             f"This API key lacks the scope {missing[0]}.",
             details={"missing_scopes": missing, "required_scopes": sorted(scopes)},

@@ -19,6 +19,7 @@ from app.middleware.rate_limits import RateLimitStage, address_key, declare
 from app.middleware.request_id import RequestId
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_hosts import TrustedHosts
+from app.security_events import SecurityLog
 from app.settings import Settings
 
 #: Their bodies are read piece by piece, so the limit for bodies held in memory does not apply.
@@ -37,6 +38,8 @@ class Gatekeepers:
     public_paths: frozenset[str]
     #: The index of direct routes.
     find_route: Callable[[Scope], Answering | None]
+    #: Tells the template of the route of a request that is not there yet.
+    template_of: Callable[[Scope], str | None]
 
 
 def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
@@ -47,7 +50,7 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
         Middleware(AccessLog),
         Middleware(SecurityHeaders),
         Middleware(CORS, origins=settings.backend_cors_origins) if settings.backend_cors_origins else None,
-        Middleware(ErrorSanitiser),
+        Middleware(ErrorSanitiser, security_log=SecurityLog(gatekeepers.template_of)),
         Middleware(TrustedHosts, allowed=settings.allowed_hosts)
         if "*" not in settings.allowed_hosts
         else None,

@@ -1,6 +1,5 @@
 """Knows who calls: every path needs a key, except a fixed list of exact paths."""
 
-import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.context import TURN, RequestContext, context_of
@@ -11,9 +10,8 @@ from app.keys.store import APIKeys, Refused
 from app.metering import exceeded
 from app.middleware.client_address import parse_address
 from app.middleware.rate_limits import Rule
+from app.security_events import note
 from app.times import DAY_MS, iso_of
-
-log = structlog.get_logger("security")
 
 #: A key that ends within this time says so on every answer.
 WARNING_MS = 14 * DAY_MS
@@ -86,21 +84,17 @@ class APIKeyStage:
             context.response_headers.append((EXPIRY_HEADER, iso_of(end).encode()))
 
     async def _refuse(self, scope: Scope, refused: Refused, error: GatewayError) -> None:
-        context = context_of(scope)
         self.keys.refused[refused.reason] += 1
-        log.warning(
-            "unknown_key" if refused.reason in NOBODY else "key_refused",
-            reason=refused.reason.value,
-            key_id=refused.key_id,
-            client=context.client_address,
-            request_id=context.request_id,
-        )
-        await self._count_failure(scope)
+        # Beyond the limit that is the event, so that a flood of bad keys is no flood of lines.
+        await self._count_failure(scope, refused.key_id)
+        event = "unknown_key" if refused.reason in NOBODY else "key_refused"
+        note(event, reason=refused.reason.value, key_id=refused.key_id)
         raise error
 
-    async def _count_failure(self, scope: Scope) -> None:
+    async def _count_failure(self, scope: Scope, key_id: str | None = None) -> None:
         quota, key_of = self.failures
-        standing = await self.counters.take(quota, key_of(scope))
+        counted = key_of(scope)
+        standing = await self.counters.take(quota, counted)
         if not standing.granted:
             message = "Too many requests without a valid API key from this address."
-            raise exceeded(quota, standing, message=message)
+            raise exceeded(quota, standing, counted, message=message, key_id=key_id)

@@ -56,6 +56,9 @@ def parse_address(text: str) -> IPAddress | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
+    if ":" in text:
+        # A zone is a link's name on one machine, of any length and in any characters.
+        text = text.partition("%")[0]
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

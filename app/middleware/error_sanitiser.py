@@ -1,4 +1,7 @@
-"""The last word on errors: whatever the inner stages raise leaves in the one shape, without internals."""
+"""The last word on errors: whatever the inner stages raise leaves in the one shape, without internals.
+
+What was refused or shown on the way is in the security log before the answer leaves.
+"""
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -7,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.context import context_of
 from app.errors import InternalError
 from app.problems import as_gateway_error, render
+from app.security_events import SecurityLog
 
 log = structlog.get_logger("errors")
 
@@ -14,17 +18,20 @@ log = structlog.get_logger("errors")
 class ErrorSanitiser:
     """Answer an exception; once an answer has begun, cut it so that no client takes it for whole."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, security_log: SecurityLog) -> None:
+        self.app, self.security_log = app, security_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
-        started = False
+        context, started = context_of(scope), False
 
         async def watching(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] in {"http.response.start", "websocket.accept"}
+            if not started:
+                started = message["type"] in {"http.response.start", "websocket.accept"}
+                if context.notes:
+                    self.security_log.write(scope)
             await send(message)
 
         try:
@@ -34,9 +41,13 @@ class ErrorSanitiser:
         except Exception as error:
             gateway_error = as_gateway_error(error)
             if isinstance(gateway_error, InternalError):
-                log.exception("internal_error", request_id=context_of(scope).request_id)
+                log.exception("internal_error", request_id=context.request_id)
             answer = render(gateway_error, scope)
             if not started:
-                await answer(scope, receive, send)
-            # Returning without the final body message makes the server close the connection.
+                await answer(scope, receive, watching)
+        finally:
+            # Of an answer that had begun, or of a caller who has left.
+            if context.notes:
+                self.security_log.write(scope)
+        # Returning without the final body message makes the server close the connection.
         return None

@@ -132,7 +132,7 @@ class RateLimitStage:
         standing = await self.counters.take(quota, key)
         tell(context, quota, standing)
         if not standing.granted:
-            raise exceeded(quota, standing)
+            raise exceeded(quota, standing, key)
         if self.is_charged_by_device:
             context.meter = Meter(self.counters, quota, key, partial(tell, context))
         return await self.app(scope, receive, send)

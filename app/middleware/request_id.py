@@ -5,7 +5,7 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.context import KEY, RequestContext
+from app.context import CURRENT, KEY, RequestContext
 
 #: What a caller may choose as id: it ends up in logs and headers.
 ACCEPTABLE = re.compile(rb"[A-Za-z0-9._-]{8,128}")
@@ -23,6 +23,7 @@ class RequestId:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if ACCEPTABLE.fullmatch(given) else secrets.token_hex(16)
         context = scope[KEY] = RequestContext(request_id)
+        CURRENT.set(context)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

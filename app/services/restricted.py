@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from app.context import Restrictions
-from app.errors import NotAllowed, NotFound
+from app.errors import NotAllowed
+from app.security_events import note_denied_object
 from app.services.restricted_lists import RestrictedLists
-from app.services.visibility import Visibility
+from app.services.visibility import Visibility, not_visible
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
@@ -108,7 +109,7 @@ class RestrictedEntities(EntityCalls):
         entity = await self._calls.get(entity_id)
         if not self._visibility.admits(self.entity_type, entity):
             # It has left the restriction within the last seconds.
-            raise NotFound(note="not_visible")
+            raise not_visible(self.entity_type, entity_id)
         return entity
 
     async def get_by_name(self, name: str) -> dict[str, Any]:
@@ -132,10 +133,11 @@ class RestrictedEntities(EntityCalls):
         else:
             is_seen = self._visibility.admits_new(self.entity_type, entity)
         if not is_seen:
-            raise self._refusal()
+            raise self._refusal(entity)
         return await self._calls.save(entity)
 
-    def _refusal(self) -> NotAllowed:
+    def _refusal(self, entity: dict[str, Any]) -> NotAllowed:
+        note_denied_object(self.entity_type, entity["id"]["id"] if "id" in entity else None)
         given = self._visibility.restrictions
         names = ("devices", "device_types", "customer", "asset")
         return NotAllowed(
@@ -195,8 +197,10 @@ class RestrictedRelations(RelationCalls):
 
     async def _check(self, relation: dict[str, Any]) -> None:
         ends = _ends(relation)
-        if len(await self._visibility.seen(ends)) < len(set(ends)):
-            raise NotFound(note="not_visible")
+        seen = await self._visibility.seen(ends)
+        for end in ends:
+            if end not in seen:
+                raise not_visible(*end)
 
 
 class RestrictedQueries(QueryCalls):

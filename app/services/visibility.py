@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from app.context import Restrictions
 from app.errors import GatewayError, NotFound, UpstreamGarbled
+from app.security_events import note_denied_object
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.entities import EntityCalls, EntityType
 from app.thingsboard.shared_reads import own_copy
@@ -80,7 +81,7 @@ class Visibility:
     async def check(self, entity_type: str, entity_id: str) -> None:
         """Raise NotFound unless the key sees this entity."""
         if not await self.sees(entity_type, entity_id):
-            raise NotFound(note="not_visible")
+            raise not_visible(entity_type, entity_id)
 
     async def seen(self, entities: Iterable[EntityKey]) -> frozenset[EntityKey]:
         """Return those that the key sees; their look-ups share calls."""
@@ -187,6 +188,12 @@ class Visibility:
             if entity_type in found:
                 found[entity_type].add(entity_id)
         return {entity_type: frozenset(ids) for entity_type, ids in found.items()}
+
+
+def not_visible(entity_type: str, entity_id: str) -> NotFound:
+    """Return the refusal of an object that is hidden or missing, and note it in the security log."""
+    note_denied_object(entity_type, entity_id)
+    return NotFound(note="not_visible")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-import structlog
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query
 from starlette.responses import Response
 
 from app.api.entities import DEVICE, Entity, entity_in_path
@@ -11,13 +10,12 @@ from app.api.entity_routes import add_entity_routes, sorting
 from app.api.envelope import paged, success
 from app.api.etags import revalidated
 from app.api.route import requires, versioned_router
-from app.context import context_of
-from app.deps import CallerDep, ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
+from app.deps import ExactType, PageNumber, PageSize, TextSearch, UpstreamDep
 from app.schemas.devices import CredentialsAnswer, DeviceAnswer, DeviceList
 from app.schemas.entities import DeviceSortField, SortOrder
+from app.security_events import note
 
 router = versioned_router("devices")
-security_log = structlog.get_logger("security")
 
 
 @router.get(
@@ -62,19 +60,9 @@ add_entity_routes(router, DEVICE, DeviceAnswer)
     openapi_extra=requires("devices:credentials"),
 )
 async def get_device_credentials(
-    request: Request,
-    upstream: UpstreamDep,
-    caller: CallerDep,
-    device: Annotated[Entity, Depends(entity_in_path(DEVICE))],
+    upstream: UpstreamDep, device: Annotated[Entity, Depends(entity_in_path(DEVICE))]
 ) -> Response:
     """Return the secret a device logs in with. Each read is logged as a security event."""
     credentials = await upstream.devices.credentials(device.id)
-    context = context_of(request.scope)
-    security_log.warning(
-        "credentials_read",
-        key_id=caller.id,
-        device_id=device.id,
-        client=context.client_address,
-        request_id=context.request_id,
-    )
+    note("credentials_read", device_id=device.id)
     return success({"data": credentials})
