@@ -8,6 +8,7 @@ import structlog
 from app.errors import GatewayError, UpstreamTimeout
 from app.services.files import FileTurns
 from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.fair_queue import FairQueue
 from app.thingsboard.identity import OLDEST_SUPPORTED
 from app.thingsboard.transport import TLSPolicies, Transport
 from app.upstream_settings import DEFAULT_UPSTREAM, UpstreamSettings
@@ -23,12 +24,15 @@ PROBED_AT_ONCE = 8
 class Upstream:
     """One ThingsBoard account, and everything that is kept because of it. For one event loop.
 
-    Tenants are rate-limited by ThingsBoard as a whole, so what paces calls may be shared by upstreams of
-    one tenant, and by nothing else: `tb_host` and `Identity.tenant_id` tell which ones those are.
+    Args:
+        host: address of its ThingsBoard. Accounts of one tenant there share its rate limit, and so the queue
+            that paces calls; they share nothing else.
     """
 
-    def __init__(self, name: str, client: ThingsBoardClient) -> None:
-        self.name, self.client = name, client
+    def __init__(self, name: str, client: ThingsBoardClient, host: str) -> None:
+        self.name, self.client, self._host = name, client, host
+        #: Which tenant this is, once it is known.
+        self.tenant: tuple[str, str] | None = None
         #: A slow ThingsBoard holds its turns for long.
         self.file_turns = FileTurns()
         self._check: asyncio.Task[GatewayError | None] | None = None
@@ -76,6 +80,7 @@ class Upstream:
             return
         if version is not None and version < OLDEST_SUPPORTED:
             told.error("thingsboard_too_old", version=version, oldest_supported=OLDEST_SUPPORTED)
+        self.tenant = self._host, identity.tenant_id
         told.info(
             "thingsboard_ready", authority=identity.authority, tenant_id=identity.tenant_id, version=version
         )
@@ -116,6 +121,7 @@ class Upstreams(Mapping[str, Upstream]):
                     ThingsBoardClient.from_settings(
                         settings, policies, given.get(name), latest_cache_seconds=latest_cache_seconds
                     ),
+                    settings.tb_host,
                 )
                 for name, settings in configured.items()
             }
@@ -139,6 +145,14 @@ class Upstreams(Mapping[str, Upstream]):
                 await upstream.probe()
 
         await asyncio.gather(*map(in_turn, self.values()))
+        self._share_queues()
+
+    def _share_queues(self) -> None:
+        queues: dict[tuple[str, str], FairQueue] = {}
+        for upstream in self.values():
+            if upstream.tenant is not None:
+                connection = upstream.client.connection
+                connection.queue = queues.setdefault(upstream.tenant, connection.queue)
 
     async def aclose(self) -> None:
         """Close all of them, whatever becomes of each."""

@@ -32,13 +32,31 @@ class Extent:
     bulk_rounds: int
     devices: int
     starts: int
+    fairness_rounds: int
+    fairness_seconds: float
 
 
 QUICK = Extent(
-    rounds=3, seconds=1.2, latency_rounds=4, latency_seconds=1.6, bulk_rounds=2, devices=10_000, starts=3
+    rounds=3,
+    seconds=1.2,
+    latency_rounds=4,
+    latency_seconds=1.6,
+    bulk_rounds=2,
+    devices=10_000,
+    starts=3,
+    fairness_rounds=1,
+    fairness_seconds=1.5,
 )
 FULL = Extent(
-    rounds=8, seconds=3.0, latency_rounds=8, latency_seconds=6.0, bulk_rounds=5, devices=100_000, starts=5
+    rounds=8,
+    seconds=3.0,
+    latency_rounds=8,
+    latency_seconds=6.0,
+    bulk_rounds=5,
+    devices=100_000,
+    starts=5,
+    fairness_rounds=3,
+    fairness_seconds=6.0,
 )
 
 
@@ -69,10 +87,15 @@ class Bench:
         wait_until_ready(child, "/api/auth/user", {})
         return child
 
-    def start_gateway(self, upstream: Child, *, ready_path: str = LIST_TARGET) -> Child:
+    def start_gateway(self, upstream: Child, *, ready_path: str = LIST_TARGET, **settings: str) -> Child:
         """Start the gateway in front of an upstream; it has served one request when this returns."""
         port = free_port()
-        environment = {**GATEWAY, "PORT": str(port), "TB_HOST": f"http://{HOST}:{upstream.port}"}
+        environment = {
+            **GATEWAY,
+            "PORT": str(port),
+            "TB_HOST": f"http://{HOST}:{upstream.port}",
+            **{name.upper(): value for name, value in settings.items()},
+        }
         child = self.children.start_module("gateway", "app", "serve", port=port, environment=environment)
         wait_until_ready(child, ready_path, CALLER)
         return child

@@ -1,7 +1,9 @@
 """A ThingsBoard of fixed answers that costs next to nothing, so that it does not disturb what is measured.
 
-`python -m benchmarks.stub_thingsboard PORT [--delay SECONDS] [--rate CALLS]`. With a rate it is one server
-with a queue, as a ThingsBoard that answers so many calls a second; with a delay each call takes that long.
+`python -m benchmarks.stub_thingsboard PORT [--delay SECONDS] [--places CALLS] [--rate CALLS] [--limit CALLS]`
+With a rate it is one server with a queue, as a ThingsBoard that answers so many calls a second; with a delay
+each call takes that long, and with places so many at once, while the others queue. With a limit it refuses
+what is more than so many calls a second, as a tenant's rate limit does.
 """
 
 import argparse
@@ -98,14 +100,18 @@ ANSWERS = (
     (b"/api/system/info", answer(b"200 OK", b'{"version":"4.3.1"}')),
 )
 MISSING = answer(b"404 Not Found", b"{}")
+BUSY = answer(b"429 Too Many Requests", b'{"status":429,"errorCode":33}')
 
 
 class Pace:
     """When the next answer may leave."""
 
-    def __init__(self, *, delay: float, rate: float | None) -> None:
-        self._delay, self._period = delay, 1 / rate if rate else 0.0
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._delay, self._period = given.delay, 1 / given.rate if given.rate else 0.0
         self._free_at = 0.0
+        #: When the places become free, the next one first: all calls take the same time.
+        self._places = deque([0.0] * given.places, given.places) if given.places else None
+        self._limit, self._tokens, self._filled_at = given.limit, given.limit, time.monotonic()
         self._due: deque[tuple[float, Server, bytes]] = deque()
         self._loop = asyncio.get_running_loop()
 
@@ -116,10 +122,25 @@ class Pace:
             return
         now = time.monotonic()
         self._free_at = max(self._free_at, now) + self._period
-        due = self._free_at + self._delay
+        start = self._free_at if self._places is None else max(self._places[0], now)
+        due = start + self._delay
+        if self._places is not None:
+            self._places.append(due)
         if not self._due:
             self._loop.call_later(due - now, self._answer_due)
         self._due.append((due, server, content))
+
+    def admits(self) -> bool:
+        """Tell whether the limit, refilled continuously, leaves a call."""
+        if self._limit is None:
+            return True
+        now = time.monotonic()
+        self._tokens = min(self._limit, self._tokens + (now - self._filled_at) * self._limit)
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
     def _answer_due(self) -> None:
         # Timers are coarse: all that are due leave together, so the rate holds on any clock.
@@ -155,7 +176,10 @@ class Server(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer."""
-        self._pace.answer(self, self._content)
+        if self._pace.admits():
+            self._pace.answer(self, self._content)
+        else:
+            self.write(BUSY)
 
     def write(self, content: bytes) -> None:
         """Send, unless the caller has gone."""
@@ -163,14 +187,14 @@ class Server(asyncio.Protocol):
             self._transport.write(content)
 
 
-async def serve(port: int, *, delay: float, rate: float | None) -> None:
+async def serve(given: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    pace = Pace(delay=delay, rate=rate)
-    server = await loop.create_server(lambda: Server(pace), HOST, port, backlog=1024)
+    pace = Pace(given)
+    server = await loop.create_server(lambda: Server(pace), HOST, given.port, backlog=1024)
     await stop.wait()
     server.close()
 
@@ -181,8 +205,9 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--rate", type=float)
-    given = parser.parse_args()
-    uvloop.run(serve(given.port, delay=given.delay, rate=given.rate))
+    parser.add_argument("--places", type=int)
+    parser.add_argument("--limit", type=float)
+    uvloop.run(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -151,13 +151,19 @@ class Connection:
         key, queue, clock = TURN.get(), self.queue, asyncio.get_running_loop().time
         turn = queue.take(key, clock()) or await queue.wait(key, until)
         while True:
-            answer = await self._once(turn, method, target, content, headers)
+            answer = await self._once(queue, turn, method, target, content, headers)
             if answer.status != BUSY:
                 return answer
             turn = await queue.wait(key, until, is_return=True)
 
     async def _once(
-        self, turn: Turn, method: str, target: str, content: bytes | None, headers: Mapping[str, str]
+        self,
+        queue: FairQueue,
+        turn: Turn,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
     ) -> Answer:
         is_refused: bool | None = None
         try:
@@ -166,7 +172,8 @@ class Connection:
             is_refused = answer.status == BUSY
             return answer
         finally:
-            self.queue.end(turn, asyncio.get_running_loop().time(), is_refused=is_refused)
+            # The queue that the turn is from: this connection may have been given another one meanwhile.
+            queue.end(turn, asyncio.get_running_loop().time(), is_refused=is_refused)
 
     async def _watched(
         self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]

@@ -63,7 +63,11 @@ class Pace:
         """Return the seconds until the call at this place in the queue (1 is the first) may leave."""
         if not self.is_limited:
             return 0.0
-        return max(0.0, self._next_at - now) + (position - 1) / self.rate(now)
+        others, rate = position - 1, self.rate(now)
+        # A pace that is still searched for doubles each period.
+        slowness = min(1.0, self._base)
+        doubling = math.log2(1 + others * slowness * math.log(2) / rate) / slowness
+        return max(0.0, self._next_at - now) + (others / rate if self._is_known else doubling)
 
     def leave(self, now: float) -> int:
         """Note that a call leaves, and return its epoch: which refusals it knew of."""

@@ -170,4 +170,9 @@ def test_the_estimate_is_what_the_pace_says() -> None:
     assert slow.estimate(1_000, 0.0) == 0.0
     slow.refused(slow.leave(0.0), 0.0)
     assert slow.estimate(1, 0.0) == pytest.approx(1 / pace.FIRST_RATE)
-    assert slow.estimate(21, 0.0) == pytest.approx(21 / pace.FIRST_RATE)
+    # Twenty more while the pace doubles each second: 20, 40, ... a second.
+    assert slow.estimate(21, 0.0) == pytest.approx(1 / 20 + math.log2(1 + math.log(2)))
+    slow.admitted(slow.leave(1.0))
+    slow.refused(slow.leave(2.0), 2.0)
+    rate = slow.rate(2.0)
+    assert slow.estimate(11, 2.0) == pytest.approx(1 / rate + 10 / rate)

@@ -139,7 +139,8 @@ async def test_a_refused_credential_is_that_of_its_upstream(fleet: Fleet, fault:
     )
 
 
-async def test_a_rate_limit_is_that_of_its_tenant(fleet: Fleet) -> None:
+async def test_a_rate_limit_is_that_of_its_tenant(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(tb_queue_seconds=0)
     default, north = fleet["default"], fleet["north"]
     for site in (default, north):
         assert await statuses(site) == [200]
@@ -147,6 +148,17 @@ async def test_a_rate_limit_is_that_of_its_tenant(fleet: Fleet) -> None:
     limited = [await statuses(default) for _ in range(3)]
     assert limited[-1] == [429]
     assert [await statuses(north) for _ in range(3)] == [[200]] * 3
+
+
+async def test_accounts_of_one_tenant_take_turns_in_one_queue(fleet: Fleet) -> None:
+    """ThingsBoard limits the tenant: whoever calls as one of its accounts shares that fairly."""
+    await fleet.app.state.upstreams.probe()
+    queues = {name: fleet.app.state.upstreams[name].client.connection.queue for name in fleet.sites}
+    assert queues["guest"] is queues["default"]
+    assert len({id(queue) for queue in queues.values()}) == 3
+    for name in fleet.sites:
+        assert await statuses(fleet[name]) == [200]
+    assert {queue.in_flight for queue in queues.values()} == {0}
 
 
 async def test_a_wrong_password_of_one_is_told_with_its_name_and_leaves_the_others(
