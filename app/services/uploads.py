@@ -207,9 +207,10 @@ def plain_points(key: str, series: list[Any]) -> dict[int, dict[str, Any]]:
     """Return the points of one key by time, quickly; none when they need a closer look."""
     points: dict[int, dict[str, Any]] = {}
     for point in series:
-        if type(point) is not dict or point.keys() != POINT:
+        if type(point) is not dict or len(point) != len(POINT):
             return {}
-        ts, value = point["ts"], point["value"]
+        # A missing one is None, which neither a time nor a plain value is.
+        ts, value = point.get("ts"), point.get("value")
         if type(ts) is not int or not SECONDS_TO <= ts <= LATEST or not is_plain(value):
             return {}
         points[ts] = {key: value}
