@@ -219,7 +219,7 @@ class Counted:
     ) -> Answer:
         self.targets.append(target)
         if target == "/api/auth/user":
-            return Answer(200, "application/json", b'{"authority":"TENANT_ADMIN"}')
+            return Answer(200, "application/json", b'{"authority":"TENANT_ADMIN","tenantId":{"id":"t"}}')
         page = {"data": [], "totalPages": 0, "totalElements": 0, "hasNext": False}
         return Answer(200, "application/json", orjson.dumps(page))
 
