@@ -1,0 +1,1 @@
+"""Live updates: one WebSocket to the gateway, many to browsers."""

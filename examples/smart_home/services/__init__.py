@@ -1,0 +1,1 @@
+"""What the product does. Services own the database sessions and hold none while they call the gateway."""
