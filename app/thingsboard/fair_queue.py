@@ -1,7 +1,7 @@
 """Whose call goes to ThingsBoard next: a bounded number at once, the waiting keys in turn.
 
 One queue for what bounds the calls in flight and for the pace that ThingsBoard's rate limit leaves. The
-reasons and the numbers are in docs/adr/0009-fair-share.md.
+reasons and the numbers are in docs/adr/0011-fair-share.md.
 """
 
 import asyncio
@@ -87,6 +87,7 @@ class FairQueue:
         #: How long a call takes on average.
         self._call_seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._serves_at = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -192,11 +193,13 @@ class FairQueue:
 
     def _serve_at(self, moment: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= moment:
+            # Kept here: uvloop's handle of what is due at once has no `when`.
+            if self._serves_at <= moment:
                 return
             self._timer.cancel()
         # While a probe is under way its end serves the others: the moment is infinite.
         if moment < float("inf"):
+            self._serves_at = moment
             self._timer = asyncio.get_running_loop().call_at(moment, self._timer_rings)
 
     def _timer_rings(self) -> None:

@@ -2,7 +2,7 @@
 
 It says 429 and nothing more. Its buckets refill continuously after a burst and refused calls cost nothing
 (facts in rate_limit.json), so both when it refuses and when it refuses again a bucket is empty: what was
-admitted in between is what was refilled. The reasons are in docs/adr/0009-fair-share.md.
+admitted in between is what was refilled. The reasons are in docs/adr/0011-fair-share.md.
 """
 
 import math

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from app.errors import Overloaded, UpstreamBusy
 from app.thingsboard import fair_queue
@@ -309,3 +310,17 @@ def test_an_undisturbed_call_leaves_no_trace(loop: VirtualTime) -> None:
         assert turn is not None
         queue.end(turn, loop.time(), is_refused=False)
     assert (queue.in_flight, queue.waiting, queue._held, queue.counts.waited) == (0, 0, {}, 0)
+
+
+def test_uvloops_handles_of_what_is_due_at_once_disturb_nobody() -> None:
+    """It makes no timer of them, so they cannot tell when they are due. A busy loop is late that often."""
+
+    async def story() -> None:
+        queue, now = FairQueue(1), asyncio.get_running_loop().time()
+        for moment in (now - 1, now - 2, now - 1):
+            queue._serve_at(moment)
+        await asyncio.sleep(0)
+        assert queue._timer is None
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())
