@@ -12,6 +12,7 @@ from app.context import Restrictions
 from app.errors import NotAllowed
 from app.security_events import note_denied_object
 from app.services.restricted_lists import RestrictedLists
+from app.services.restricted_live import RestrictedLive
 from app.services.visibility import Visibility, not_visible
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.client import ThingsBoardClient
@@ -53,6 +54,7 @@ class RestrictedClient(ThingsBoardClient):
         self.assets = RestrictedEntities(upstream, upstream.assets, self.visibility)
         self.relations = RestrictedRelations(upstream.relations, self.visibility)
         self.queries = RestrictedQueries(upstream.queries, self.visibility)
+        self.live = RestrictedLive(upstream.live, self.visibility)
 
     async def check(self, entity_type: str, entity_id: str) -> None:
         """Raise NotFound unless the key sees this entity."""

@@ -1,5 +1,6 @@
 """The one client that all requests of an upstream share."""
 
+import ssl
 from collections import OrderedDict
 from typing import Any, Self
 
@@ -11,6 +12,8 @@ from app.thingsboard.entities import DeviceCalls, EntityCalls
 from app.thingsboard.fair_queue import FairQueue
 from app.thingsboard.identity import IdentitySource
 from app.thingsboard.latest_cache import LatestCache
+from app.thingsboard.live_feed import LiveFeed
+from app.thingsboard.live_tokens import FeedDialler
 from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
 from app.thingsboard.telemetry import TelemetryCalls
@@ -30,7 +33,13 @@ ENTITY_PATHS = {
 class ThingsBoardClient:
     """All of ThingsBoard that the gateway uses, by resource. Shared by all tasks of one event loop."""
 
-    def __init__(self, connection: Connection, name: str, latest: LatestCache | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        dialler: FeedDialler,
+        latest: LatestCache | None = None,
+    ) -> None:
         self.connection = connection
         self.identity = IdentitySource(connection, name)
         self.telemetry = TelemetryCalls(connection, latest)
@@ -39,6 +48,7 @@ class ThingsBoardClient:
         self.attributes = AttributeCalls(connection)
         self.relations = RelationCalls(connection)
         self.queries = QueryCalls(connection)
+        self.live = LiveFeed(dialler, self.telemetry, self.attributes, self.queries)
         #: This upstream as restricted keys see it, by restriction (`app/services/restricted.py`).
         self.restricted: OrderedDict[Restrictions, ThingsBoardClient] = OrderedDict()
 
@@ -52,16 +62,19 @@ class ThingsBoardClient:
         latest_cache_seconds: float = 0,
     ) -> Self:
         """Build the client; nothing is sent yet."""
-        transport = transport or _transport(settings, policies)
+        tls = _tls(settings, policies)
+        transport = transport or _transport(settings, tls)
+        connection = Connection(
+            transport,
+            _credential(settings, transport),
+            queue=FairQueue(settings.tb_max_connections),
+            timeout_seconds=settings.tb_timeout_seconds,
+            queue_seconds=settings.tb_queue_seconds,
+        )
         return cls(
-            Connection(
-                transport,
-                _credential(settings, transport),
-                queue=FairQueue(settings.tb_max_connections),
-                timeout_seconds=settings.tb_timeout_seconds,
-                queue_seconds=settings.tb_queue_seconds,
-            ),
+            connection,
             settings.name,
+            FeedDialler(connection, settings.tb_host, tls),
             LatestCache(latest_cache_seconds) if latest_cache_seconds else None,
         )
 
@@ -79,12 +92,17 @@ class ThingsBoardClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self.live.aclose()
         await self.connection.transport.aclose()
 
 
-def _transport(settings: UpstreamSettings, policies: TLSPolicies) -> Transport:
+def _tls(settings: UpstreamSettings, policies: TLSPolicies) -> ssl.SSLContext | None:
     is_tls = settings.tb_host.startswith("https:")
-    tls = policies.of(settings.tb_ca_file, verify=settings.tb_verify_tls) if is_tls else True
+    return policies.of(settings.tb_ca_file, verify=settings.tb_verify_tls) if is_tls else None
+
+
+def _transport(settings: UpstreamSettings, context: ssl.SSLContext | None) -> Transport:
+    tls = context or True
     if proxy_for(settings.tb_host) is None:
         return BareTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
     # Imported here: it costs every start 0.2 s, and few need it.

@@ -10,6 +10,7 @@ from app.services import restricted as module
 from app.services.restricted import Guarded, restricted
 from app.services.visibility import Visibility
 from app.thingsboard.client import ThingsBoardClient
+from app.thingsboard.live_listener import Listener
 from tests.restrictions.world import House, view_of
 
 
@@ -27,6 +28,8 @@ ABSENT = {
     "queries": {"find", "active_of_devices"},
     "telemetry": set(),
     "attributes": set(),
+    # Closing is the upstream's.
+    "live": {"aclose"},
 }
 #: What a client holds beside calls that name objects.
 NO_CALLS = {"connection", "identity", "restricted"}
@@ -91,8 +94,9 @@ async def test_each_call_refuses_by_itself(keys: SimpleNamespace, house: House) 
         view.get_entity("DEVICE", house.meter),
         view.get_entity("CUSTOMER", house.anna),
         view.check("ENTITY_VIEW", house.view),
+        view.live.attach(house.meter, Listener()),
     ]
-    assert len(calls) == 21
+    assert len(calls) == 23
     for call in calls:
         with pytest.raises(NotFound):
             await call
