@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
-from app.openapi_examples import ERROR_EXAMPLES, EXAMPLES
+from app.openapi_error_examples import ERROR_EXAMPLES
+from app.openapi_examples import EXAMPLES
 from app.schemas.common import ErrorBody, RateLimitError
 
 Document = dict[str, Any]
@@ -22,6 +23,7 @@ TAGS = {
     "assets": "Assets (buildings, floors, lines) and their types.",
     "telemetry": "Time series: newest values, whole history, aggregates, uploads.",
     "attributes": "Server, shared and client attributes.",
+    "alarms": "Alarms: find, acknowledge, clear.",
     "relations": "Relations between entities, and the graph they make.",
     "keys": "What the API key of a request may do.",
     "health": "State of the gateway; needs no key.",
@@ -175,7 +177,7 @@ def _statuses(operation: dict[str, Any], path: str, method: str) -> list[int]:
         statuses.add(404)
     if "requestBody" in operation:
         statuses |= {413, 415}
-    if method in {"post", "patch"} and path.rsplit("/", 1)[-1] in {"devices", "assets"}:
+    if method in {"post", "patch"} and path.rsplit("/", 1)[-1] in {"devices", "assets", "ack", "clear"}:
         statuses.add(409)
     if method == "patch":
         statuses.add(409)

@@ -50,6 +50,27 @@ LISTED_RELATION = {
     "toName": "Ground floor",
 }
 
+ALARM = {
+    "id": {"entityType": "ALARM", "id": "ef4df485-11b3-45eb-91e8-b8e6899e55a6"},
+    "createdTime": TS,
+    "tenantId": TENANT_ID,
+    "customerId": None,
+    "type": "Too hot",
+    "originator": {"entityType": "DEVICE", "id": BOILER},
+    "originatorName": "boiler-1",
+    "originatorLabel": "boiler room",
+    "severity": "CRITICAL",
+    "status": "ACTIVE_UNACK",
+    "acknowledged": False,
+    "cleared": False,
+    "assigneeId": None,
+    "startTs": TS,
+    "endTs": TS,
+    "ackTs": 0,
+    "clearTs": 0,
+    "details": {"temperature": 99.5},
+}
+
 
 def success(**members: Any) -> dict[str, Any]:
     """Return a JSON answer in its envelope, by media type."""
@@ -157,6 +178,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "delete_asset": {"response": success(asset_id=BUILDING, message="Asset deleted.")},
     "list_asset_types": {
         "response": page_of({"tenantId": TENANT_ID, "entityType": "ASSET", "type": "building"})
+    },
+    "list_alarms": {"response": page_of(ALARM)},
+    "list_device_alarms": {"response": page_of(ALARM)},
+    "get_alarm": {"response": success(data=ALARM)},
+    "acknowledge_alarm": {
+        "response": success(data={**ALARM, "acknowledged": True, "ackTs": NOW, "status": "ACTIVE_ACK"})
+    },
+    "clear_alarm": {
+        "response": success(data={**ALARM, "cleared": True, "clearTs": NOW, "status": "CLEARED_UNACK"})
     },
     "list_relations": {"response": page_of(LISTED_RELATION)},
     "create_relation": {"request": {JSON: RELATION}, "response": success(data=RELATION)},
@@ -320,68 +350,4 @@ EXAMPLES |= {
         "request": {JSON: {BOILER: UPLOAD, "name:nobody": UPLOAD}},
         "response": BULK,
     },
-}
-
-
-def error(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return an error answer."""
-    return {
-        "status": status,
-        "message": message,
-        "error_code": code,
-        "timestamp": NOW,
-        "details": details,
-        "request_id": "4f2d7c1f0c6b4a0fb3a2d6c1a9b8e7f0",
-    }
-
-
-ERROR_EXAMPLES: dict[int, dict[str, Any]] = {
-    400: error(
-        400,
-        "VALIDATION_ERROR",
-        "end_ts: must be after start_ts (the end is exclusive)",
-        {"field": "end_ts", "issue": "must be after start_ts (the end is exclusive)"},
-    ),
-    401: error(401, "AUTHENTICATION_FAILED", "A valid API key is needed in the X-API-Key header."),
-    403: error(
-        403,
-        "AUTHORIZATION_FAILED",
-        "This API key lacks the scope telemetry:read.",
-        {"missing_scopes": ["telemetry:read"], "required_scopes": ["telemetry:read"]},
-    ),
-    404: error(404, "RESOURCE_NOT_FOUND", "The requested resource was not found."),
-    409: error(409, "CONFLICT", "It exists already."),
-    413: error(
-        413,
-        "PAYLOAD_TOO_LARGE",
-        "The request body is larger than 16777216 bytes.",
-        {"field": "body", "limit_bytes": 16_777_216},
-    ),
-    415: error(
-        415,
-        "UNSUPPORTED_MEDIA_TYPE",
-        "This operation reads application/json.",
-        {"field": "Content-Type", "issue": "must be application/json"},
-    ),
-    422: error(
-        422,
-        "VALIDATION_ERROR",
-        "page_size: Input should be less than or equal to 1000",
-        {"field": "page_size", "issue": "Input should be less than or equal to 1000"},
-    ),
-    429: {
-        **error(
-            429,
-            "RATE_LIMIT_EXCEEDED",
-            "Rate limit exceeded: 100 requests per 60 seconds.",
-            {"limited_by": "gateway", "limit": 100, "window_seconds": 60},
-        ),
-        "error": "Rate limit exceeded",
-        "detail": "Rate limit exceeded: 100 requests per 60 seconds.",
-        "retry_after": 42,
-    },
-    500: error(500, "INTERNAL_ERROR", "The gateway failed to answer this request."),
-    502: error(502, "UPSTREAM_ERROR", "ThingsBoard failed to process the request."),
-    503: error(503, "UPSTREAM_UNAVAILABLE", "ThingsBoard cannot be reached. Try again shortly."),
-    504: error(504, "UPSTREAM_TIMEOUT", "ThingsBoard did not answer in time."),
 }

@@ -1,14 +1,14 @@
 """Alarm routes (alarms.json; facts, Alarms)."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tb_simulator.access import can_read, check_entity_type, check_uuid, checked, no_such
-from tb_simulator.answers import Answer, bad_request, database_error, forbidden, ok
+from tb_simulator.access import check_entity_type, check_uuid, checked, no_such
+from tb_simulator.answers import Answer, bad_request, database_error, forbidden, ok, server_error
 from tb_simulator.pages import PageLink, page_data, page_link
 from tb_simulator.queries import selected
-from tb_simulator.routing import Call, Routes
+from tb_simulator.routing import CUSTOMER_USER, Call, Routes
 from tb_simulator.world import NO_CUSTOMER
 from tb_simulator.world_types import reference
 
@@ -19,6 +19,8 @@ Alarm = dict[str, Any]
 _SORT_FIELDS = frozenset(
     ("createdTime", "startTs", "endTs", "ackTs", "clearTs", "type", "severity", "status", "originator", "id"),
 )
+#: Entities of which a query shows the alarms, the oldest ones (`max_entities_per_alarm_subscription`).
+MOST_ORIGINATORS = 10_000
 _SEVERITIES = ("CRITICAL", "MAJOR", "MINOR", "WARNING", "INDETERMINATE")
 
 
@@ -46,8 +48,10 @@ def info(call: Call, alarm: Alarm) -> Alarm:
 
 
 def _may_read(call: Call, alarm: Alarm) -> bool:
-    originator = alarm["originator"]
-    return can_read(call, originator["entityType"], originator["id"])
+    """Return whether an alarm is the caller's: that of the customer whose originator it was when it began."""
+    if call.user.authority != CUSTOMER_USER:
+        return True
+    return bool((alarm["customerId"] or {}).get("id") == call.user.customer)
 
 
 def _alarm(call: Call) -> Alarm:
@@ -147,20 +151,25 @@ def delete_alarm(call: Call) -> Answer:
     return ok(value=True)
 
 
-def _listed(texts: Iterable[str]) -> set[str]:
-    return {part for text in texts for part in text.split(",") if part}
+def _listed(texts: Sequence[str]) -> set[str]:
+    """Return a list parameter; Spring cuts one value at its commas, and leaves several as they are."""
+    parts = [part.strip() for part in texts[0].split(",")] if len(texts) == 1 else texts
+    return {part for part in parts if part}
 
 
-def _has_status(alarm: Alarm, wanted: str) -> bool:
-    cleared, acknowledged = alarm["cleared"], alarm["acknowledged"]
-    simple = {
-        "ACTIVE": not cleared,
-        "CLEARED": cleared,
-        "ACK": acknowledged,
-        "UNACK": not acknowledged,
-        "ANY": True,
-    }
-    return bool(simple.get(wanted, status_of(alarm) == wanted))
+def _has_status(alarm: Alarm, statuses: set[str]) -> bool:
+    """Return whether an alarm is in these states; opposite ones, and ANY, ask for nothing."""
+    if "ANY" in statuses:
+        return True
+    for wanted, opposite, is_so in (
+        ("ACTIVE", "CLEARED", not alarm["cleared"]),
+        ("CLEARED", "ACTIVE", alarm["cleared"]),
+        ("ACK", "UNACK", alarm["acknowledged"]),
+        ("UNACK", "ACK", not alarm["acknowledged"]),
+    ):
+        if wanted in statuses and opposite not in statuses and not is_so:
+            return False
+    return True
 
 
 class _Filter:
@@ -176,7 +185,7 @@ class _Filter:
         """Return whether a list with these filters holds the alarm."""
         created = alarm["createdTime"]
         return (
-            all(_has_status(alarm, status) for status in self._statuses)
+            _has_status(alarm, self._statuses)
             and (not self._severities or alarm["severity"] in self._severities)
             and (not self._types or alarm["type"] in self._types)
             and (self._start is None or created >= self._start)
@@ -184,10 +193,16 @@ class _Filter:
         )
 
 
+def _given(call: Call, name: str) -> set[str]:
+    values = call.query.get(name, ())
+    return _listed(values) if values else set()
+
+
 def _filter(call: Call) -> _Filter:
-    names = ("statusList", "searchStatus", "status")
-    statuses = _listed(text for name in names for text in call.query.get(name, ()))
-    severities, types = _listed(call.query.get("severityList", ())), _listed(call.query.get("typeList", ()))
+    statuses = set().union(*(_given(call, name) for name in ("statusList", "searchStatus")))
+    # Of the first lists only: a whole status, ACTIVE_UNACK.
+    statuses.update(*(text.split("_") for text in _given(call, "status")))
+    severities, types = _given(call, "severityList"), _given(call, "typeList")
     return _Filter(statuses, severities, types, (call.number("startTime"), call.number("endTime")))
 
 
@@ -209,7 +224,8 @@ def _page(call: Call, originator: dict[str, str] | None = None) -> Answer:
         if alarm["tenantId"]["id"] == call.user.tenant
         and (originator is None or alarm["originator"] == originator)
         and wanted.takes(alarm)
-        and _may_read(call, alarm)
+        # A list of an entity is checked by that entity alone.
+        and (originator is not None or _may_read(call, alarm))
         and link.text in alarm["type"].lower()
     ]
     alarms.sort(key=_sort_key(link.sort or "createdTime"), reverse=link.descending or link.sort is None)
@@ -235,10 +251,14 @@ def alarms_of_entity(call: Call) -> Answer:
 def find_alarms(call: Call) -> Answer:
     """Return a page of the alarms of the entities that a query finds."""
     body = call.json_object()
+    if body.get("alarmFields") is None:
+        raise server_error('Cannot invoke "java.util.List.iterator()" because it is null')
     link = body.get("pageLink") or {}
     lists = [set(link.get(name) or ()) for name in ("statusList", "severityList", "typeList")]
-    wanted = _Filter(lists[0], lists[1], lists[2], (link.get("startTs"), link.get("endTs")))
-    ids = {entity.id for entity in selected(call, body)}
+    # A time of 0 is none.
+    wanted = _Filter(lists[0], lists[1], lists[2], (link.get("startTs") or None, link.get("endTs") or None))
+    oldest = sorted(selected(call, body), key=lambda entity: int(entity.body["createdTime"]))
+    ids = {entity.id for entity in oldest[:MOST_ORIGINATORS]}
     alarms = [a for a in call.world.alarms.all.values() if a["originator"]["id"] in ids and wanted.takes(a)]
     order = link.get("sortOrder") or {}
     key = str((order.get("key") or {}).get("key") or "createdTime")

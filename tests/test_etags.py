@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.api.etags import holds, tag_of
 from app.factory import create_app
 from tb_simulator.server import Simulator
+from tests.alarm_world import raise_alarm
 from tests.conftest import KEY_HEADER, GatewayFactory, SettingsFactory
 from tests.documented import DOCUMENT, answer_of
 from tests.serving import serve
@@ -32,6 +33,9 @@ TAGGED = {
     "get_attributes": ("/devices/{device}/attributes/server", "attribute"),
     "get_all_asset_attributes": ("/assets/{asset}/attributes", "asset attribute"),
     "get_asset_attributes": ("/assets/{asset}/attributes/server", "asset attribute"),
+    "list_alarms": ("/alarms", "alarm"),
+    "list_device_alarms": ("/devices/{device}/alarms", "alarm"),
+    "get_alarm": ("/alarms/{alarm}", "alarm"),
     "list_relations": ("/relations?entity_id={asset}&entity_type=ASSET", "relation"),
     "get_graph": ("/graph/{asset}", "relation"),
 }
@@ -45,6 +49,7 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
     "attribute": ("POST", "/devices/{device}/attributes/server", {"new": 1}),
     "asset attribute": ("POST", "/assets/{asset}/attributes/server", {"new": 1}),
     "relation": ("POST", "/relations", None),
+    "alarm": ("POST", "/alarms/{alarm}/ack", {}),
 }
 
 
@@ -56,7 +61,8 @@ async def test_an_answer_is_sent_again_only_when_it_has_changed(
     asset = (await gateway.post(f"{PREFIX}/assets", json={"name": "hall"})).json()["data"]["id"]["id"]
     device = device_id(simulator)
     load(simulator, device, "a", [(START, 1)])
-    url = PREFIX + path.format(device=device, asset=asset)
+    ids = {"device": device, "asset": asset, "alarm": raise_alarm(simulator, device)}
+    url = PREFIX + path.format(**ids)
 
     first = await gateway.get(url)
     tag = first.headers["etag"]
@@ -70,7 +76,7 @@ async def test_an_answer_is_sent_again_only_when_it_has_changed(
     if body is None:
         ends = {"from": {"id": asset, "entity_type": "ASSET"}, "to": {"id": device, "entity_type": "DEVICE"}}
         body = {**ends, "type": "Contains"}
-    changed = await gateway.request(method, PREFIX + where.format(device=device, asset=asset), json=body)
+    changed = await gateway.request(method, PREFIX + where.format(**ids), json=body)
     assert changed.status_code in {200, 201}, changed.text
     other = await gateway.get(url, headers={"If-None-Match": tag})
     assert other.status_code == 200

@@ -22,13 +22,16 @@ def _ours(value: Any) -> Any:
     return next((ours for ours, theirs in SORT_FIELDS.items() if value == theirs), value)
 
 
+def upper(value: Any) -> Any:
+    """Take ThingsBoard's words in small letters too."""
+    return value.upper() if isinstance(value, str) else value
+
+
 AssetSortField = Annotated[Literal["created_time", "name", "type", "label"], BeforeValidator(_ours)]
 DeviceSortField = Annotated[
     Literal["created_time", "name", "type", "label", "customer_title"], BeforeValidator(_ours)
 ]
-SortOrder = Annotated[
-    Literal["ASC", "DESC"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
-]
+SortOrder = Annotated[Literal["ASC", "DESC"], BeforeValidator(upper)]
 
 
 class EntityCreate(BaseModel):

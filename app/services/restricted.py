@@ -11,9 +11,10 @@ from typing import Any, cast
 from app.context import Restrictions
 from app.errors import NotAllowed
 from app.security_events import note_denied_object
+from app.services.restricted_alarms import RestrictedAlarms
 from app.services.restricted_lists import RestrictedLists
 from app.services.restricted_live import RestrictedLive
-from app.services.visibility import Visibility, not_visible
+from app.services.visibility import NOBODY, Visibility, not_visible
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
@@ -25,8 +26,6 @@ from app.thingsboard.telemetry import TelemetryCalls
 
 #: Different restrictions whose decisions are kept: as many as a large key file has.
 MOST_RESTRICTIONS = 1_000
-#: The id of nothing: it stands for what a name does not name, so that both are looked up alike.
-NOBODY = "00000000-0000-0000-0000-000000000000"
 #: What the methods of telemetry and attributes begin with.
 ENTITY_PARAMETERS = ["entity_type", "entity_id"]
 
@@ -55,6 +54,7 @@ class RestrictedClient(ThingsBoardClient):
         self.relations = RestrictedRelations(upstream.relations, self.visibility)
         self.queries = RestrictedQueries(upstream.queries, self.visibility)
         self.live = RestrictedLive(upstream.live, self.visibility)
+        self.alarms = RestrictedAlarms(upstream.alarms, upstream.queries, self.visibility)
 
     async def check(self, entity_type: str, entity_id: str) -> None:
         """Raise NotFound unless the key sees this entity."""

@@ -45,7 +45,7 @@ class RestrictedLists:
         found = await self._finder.find(
             self._filter(selection),
             key_filters=[
-                *_type_filters(selection),
+                *type_filters(selection),
                 *([] if active is None else [queries.is_active(wanted=bool(active))]),
             ],
             fields=queries.SEARCHED_FIELDS,
@@ -97,7 +97,7 @@ class RestrictedLists:
         while has_next:
             found = await self._finder.find(
                 self._filter(selection),
-                key_filters=_type_filters(selection),
+                key_filters=type_filters(selection),
                 fields=("name", "type"),
                 page=number,
                 page_size=ROWS_A_CALL,
@@ -107,7 +107,8 @@ class RestrictedLists:
         return frozenset(names)
 
 
-def _type_filters(selection: Selection) -> list[dict[str, Any]]:
+def type_filters(selection: Selection) -> list[dict[str, Any]]:
+    """Return what an entity query of these ids needs in order to keep to the types."""
     if selection.types is None or selection.ids is None:
         # Without ids the entity filter itself is one of types.
         return []

@@ -27,6 +27,8 @@ KEPT_SECONDS = 10.0
 #: What comes below an asset is seen after this time at the latest.
 RECHECK_SECONDS = 1.0
 MOST_KEPT = 20_000
+#: The id of nothing: it stands for what does not exist, so that both are looked up alike.
+NOBODY = "00000000-0000-0000-0000-000000000000"
 #: Of a customer's objects, when their list is needed.
 MEMBERS_A_PAGE = 1_000
 

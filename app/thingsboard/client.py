@@ -5,6 +5,7 @@ from collections import OrderedDict
 from typing import Any, Self
 
 from app.context import Restrictions
+from app.thingsboard.alarms import AlarmCalls
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.bare_transport import BareTransport
 from app.thingsboard.connection import Connection, expect_object
@@ -49,6 +50,7 @@ class ThingsBoardClient:
         self.relations = RelationCalls(connection)
         self.queries = QueryCalls(connection)
         self.live = LiveFeed(dialler, self.telemetry, self.attributes, self.queries)
+        self.alarms = AlarmCalls(connection)
         #: This upstream as restricted keys see it, by restriction (`app/services/restricted.py`).
         self.restricted: OrderedDict[Restrictions, ThingsBoardClient] = OrderedDict()
 

@@ -9,6 +9,7 @@ from app.errors import NotFound
 from app.services import restricted as module
 from app.services.restricted import Guarded, restricted
 from app.services.visibility import Visibility
+from app.thingsboard.alarms import AlarmSearch
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.live_listener import Listener
 from tests.restrictions.world import House, view_of
@@ -26,6 +27,7 @@ ABSENT = {
     "assets": {"list_of_customer", "get_many"},
     "relations": {"below"},
     "queries": {"find", "active_of_devices"},
+    "alarms": {"find"},
     "telemetry": set(),
     "attributes": set(),
     # Closing is the upstream's.
@@ -65,11 +67,14 @@ async def test_a_call_without_a_checked_form_fails_instead_of_asking(
         await view.queries.find({}, page_size=1)
     with pytest.raises(AttributeError):
         await view.relations.below("ASSET", house.building)
+    with pytest.raises(AttributeError):
+        await view.alarms.find({}, [], AlarmSearch(page=0, page_size=1))
 
 
 async def test_each_call_refuses_by_itself(keys: SimpleNamespace, house: House) -> None:
     """Whatever a route has checked before, or forgotten to."""
     view = view_of(keys.app, keys.given["devices"])
+    alarm = house.alarm_of(house.meter)
     relation = {
         "from": {"entityType": "DEVICE", "id": house.lamp},
         "to": {"entityType": "DEVICE", "id": house.meter},
@@ -95,8 +100,12 @@ async def test_each_call_refuses_by_itself(keys: SimpleNamespace, house: House) 
         view.get_entity("CUSTOMER", house.anna),
         view.check("ENTITY_VIEW", house.view),
         view.live.attach(house.meter, Listener()),
+        view.alarms.get(alarm),
+        view.alarms.acknowledge(alarm),
+        view.alarms.clear(alarm),
+        view.alarms.of_device(house.meter, AlarmSearch(page=0, page_size=1)),
     ]
-    assert len(calls) == 23
+    assert len(calls) == 27
     for call in calls:
         with pytest.raises(NotFound):
             await call

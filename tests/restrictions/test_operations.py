@@ -21,7 +21,15 @@ OPERATIONS = {
     if path.startswith(BASE)
 }
 #: Parameters that name an object, and of which type it is.
-NAMING = {"device_id": "DEVICE", "asset_id": "ASSET", "root_id": "DEVICE", "entity_id": "DEVICE"}
+NAMING = {
+    "device_id": "DEVICE",
+    "asset_id": "ASSET",
+    "root_id": "DEVICE",
+    "entity_id": "DEVICE",
+    "alarm_id": "ALARM",
+}
+#: An alarm is seen with its originator.
+ORIGINATORS = {"ALARM": ("DEVICE", "ASSET")}
 #: Parameters that are needed, or that say of which type the named object is.
 OTHERS = {"keys": "temperature", "scope": "server", "root_type": "DEVICE", "entity_type": "DEVICE"}
 RESTRICTIONS = ("devices", "types", "customer", "asset")
@@ -48,7 +56,7 @@ BY_DEVICE: dict[str, tuple[Callable[[str], Any], str]] = {
     "upload_bulk_telemetry": (lambda r: {r: {"temperature": 1}}, "results"),
 }
 #: They name no object; `test_lists.py` and `test_writes.py` say what they hold and make.
-LISTS = {"list_devices", "list_assets", "list_device_types", "list_asset_types"}
+LISTS = {"list_devices", "list_assets", "list_device_types", "list_asset_types", "list_alarms"}
 MAKERS = {"create_device", "create_asset"}
 NO_OBJECTS = {"get_whoami"}
 
@@ -113,6 +121,12 @@ def kind_of(name: str) -> str:
     return next(kind for parameter, kind in NAMING.items() if parameter in parameters)
 
 
+def references(house: House, kind: str, entity_id: str) -> list[str]:
+    """Return what callers may write for an entity, or for an alarm of it."""
+    alarm = house.alarm_of(entity_id)
+    return [alarm] if kind == "ALARM" else [entity_id, f"name:{house.entity(entity_id).name}"]
+
+
 NAMED = sorted(set(OPERATIONS) - set(IN_BODIES) - set(BY_DEVICE) - LISTS - MAKERS - NO_OBJECTS)
 
 
@@ -121,25 +135,26 @@ async def test_another_s_object_is_a_missing_one_and_the_own_one_is_served(
     keys: SimpleNamespace, house: House, name: str
 ) -> None:
     kind = kind_of(name)
+    kinds = ORIGINATORS.get(kind, (kind,))
     served = 0
     for restriction in RESTRICTIONS:
         client, given = getattr(keys, restriction), keys.given[restriction]
-        own = house.seen(given, kind)
-        hidden = sorted(house.seen({}, kind) - own)
+        own = set().union(*(house.seen(given, each) for each in kinds))
+        hidden = sorted(set().union(*(house.seen({}, each) for each in kinds)) - own)
         expected = told(await call(client, name, MISSING))
         assert expected[0] == 404
         headless = told(await call(client, f"HEAD {name}", MISSING))
         assert headless[0] in {404, 405}
-        second = [house.second] if kind == "DEVICE" else []
+        second = [house.second] if "DEVICE" in kinds else []
         for entity_id in [*hidden, *second]:
             entity_name = house.entity(entity_id).name
-            for reference in (entity_id, f"name:{entity_name}"):
+            for reference in references(house, kind, entity_id):
                 answer = await call(client, name, reference)
                 assert told(answer) == expected, (restriction, reference)
                 assert told(await call(client, f"HEAD {name}", reference)) == headless
                 assert entity_name not in answer.text
         for entity_id in sorted(own)[:1]:
-            answer = await call(client, name, entity_id)
+            answer = await call(client, name, references(house, kind, entity_id)[0])
             assert answer.status_code < 300, (restriction, answer.text)
             served += 1
     assert served
@@ -198,6 +213,9 @@ async def test_operations_without_objects_tell_nothing_of_hidden_ones(
     keys: SimpleNamespace, house: House, name: str
 ) -> None:
     method, path, _ = OPERATIONS[name]
+    for kind in ("DEVICE", "ASSET"):
+        for entity_id in house.seen({}, kind):
+            house.alarm_of(entity_id)
     for restriction in RESTRICTIONS:
         client, given = getattr(keys, restriction), keys.given[restriction]
         answer = await client.request(method, path)

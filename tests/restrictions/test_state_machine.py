@@ -58,7 +58,7 @@ SCOPES = [
     ["*"],
     ["devices:read", "assets:read", "telemetry:read", "relations:read"],
     ["telemetry:write", "devices:write", "assets:write", "attributes:write"],
-    ["attributes:read", "relations:write", "devices:credentials", "telemetry:delete"],
+    ["attributes:read", "relations:write", "devices:credentials", "telemetry:delete", "alarms:read"],
 ]
 PLURALS = {"DEVICE": "devices", "ASSET": "assets"}
 
@@ -232,6 +232,34 @@ class Machine(RuleBasedStateMachine):
         assert {item["id"]["id"] for item in answer.json()["data"]} == expected
         assert answer.json()["pagination"]["total_elements"] == len(expected)
         assert {entry["type"] for entry in types.json()["data"]} == in_use
+
+    @rule(
+        key=KEYS,
+        number=NUMBERS,
+        verb=st.sampled_from(["", "/ack", "/clear"]),
+        form=st.sampled_from(["own", "missing", "second tenant"]),
+    )
+    def use_an_alarm(self, key: str, number: int, verb: str, form: str) -> None:
+        kind, entity_id = self.house.key(self.objects[number])
+        if form == "second tenant":
+            kind, entity_id = "DEVICE", self.house.second
+        alarm = MISSING if form == "missing" else self.house.alarm_of(entity_id)
+        answer = self.ask(key, "POST" if verb else "GET", f"/alarms/{alarm}{verb}")
+        if not self.has(key, "alarms:write" if verb else "alarms:read"):
+            assert answer.status_code == 403
+        else:
+            is_seen = form != "missing" and self.sees(key, kind, entity_id)
+            assert answer.status_code == (200 if is_seen else 404)
+        listed = self.ask(key, "GET", "/alarms", params={"page_size": 1000})
+        if not self.has(key, "alarms:read"):
+            assert listed.status_code == 403
+            return
+        seen = self.seen(key, "DEVICE") | self.seen(key, "ASSET")
+        stored = self.house.world.alarms.all
+        expected = {each for each in stored if stored[each]["originator"]["id"] in seen}
+        assert {item["id"]["id"] for item in listed.json()["data"]} == expected
+        assert listed.json()["pagination"]["total_elements"] == len(expected)
+        self.house.world.alarms.all.clear()
 
     @rule(key=KEYS, path=st.sampled_from(["latest", "latest inferred", "query", "bulk"]))
     def use_many(self, key: str, path: str) -> None:

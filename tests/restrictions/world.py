@@ -18,6 +18,7 @@ from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tb_simulator.world import NO_CUSTOMER, Entity
 from tb_simulator.world_types import reference
+from tests.alarm_world import raise_alarm
 
 BASE = "/api/v1/tb"
 #: The id of nothing.
@@ -87,6 +88,11 @@ class House:
         self.view = view.id
         for device in self.world.every("DEVICE"):
             self.world.telemetry.save(device.id, [Point("temperature", TS, 20.5)])
+
+    def alarm_of(self, entity_id: str, kind: str = "too hot", **fields: Any) -> str:
+        """Return the id of a new alarm of an entity, of any tenant."""
+        entity = next(e for each in ("DEVICE", "ASSET") for e in self.world.every(each) if e.id == entity_id)
+        return raise_alarm(self.simulator, entity.id, kind, entity_type=entity.kind, **fields)
 
     def _device(self, name: str, kind: str, customer: str) -> str:
         return make_device(

@@ -169,6 +169,12 @@ async def test_the_lists_filter_and_both_ends_of_the_time_count(
         ({"severityList": ["CRITICAL", "MINOR"]}, 2),
         ({"statusList": "CLEARED"}, 0),
         ({"searchStatus": "ACTIVE"}, 2),
+        ({"statusList": "ACTIVE,UNACK"}, 2),
+        ({"statusList": ["ACTIVE", "ACK"]}, 0),
+        ({"statusList": "ACTIVE,CLEARED"}, 2),
+        ({"statusList": "ANY,CLEARED"}, 2),
+        ({"status": "ACTIVE_ACK"}, 0),
+        ({"typeList": ["hot,dry"] * 2}, 0),
         ({"textSearch": "COL"}, 1),
         ({"typeList": "hot", "startTime": created, "endTime": created}, 1),
         ({"typeList": "hot", "endTime": created - 1}, 0),
@@ -182,8 +188,22 @@ async def test_the_lists_filter_and_both_ends_of_the_time_count(
     assert (await customer.get("/api/alarms", params=page)).json()["totalElements"] == 0
     assert (await customer.get(f"/api/alarm/{alarm['id']['id']}")).status_code == 403
     query = {"entityFilter": {"type": "deviceType", "deviceTypes": ["default"]}, "pageLink": {"pageSize": 1}}
-    found = (await tenant.post("/api/alarmsQuery/find", json=query)).json()
+    assert (await tenant.post("/api/alarmsQuery/find", json=query)).status_code == 500
+    found = (await tenant.post("/api/alarmsQuery/find", json={**query, "alarmFields": []})).json()
     assert (found["totalElements"], found["data"][0]["entityId"]["id"]) == (2, device_id)
+
+
+async def test_an_alarm_stays_its_customer_s_when_the_device_goes_to_another(
+    simulator: Simulator, customer: httpx.AsyncClient
+) -> None:
+    """By the customer that ThingsBoard wrote into it; lists by device go by the device."""
+    device = next(e for e in simulator.world.every("DEVICE") if e.name == "Test Device A1")
+    alarm = await make_alarm(customer, device.id, "hot")
+    device.customer = None
+    page = {"pageSize": 10, "page": 0}
+    assert (await customer.get("/api/v2/alarms", params=page)).json()["totalElements"] == 1
+    assert (await customer.get(f"/api/alarm/{alarm['id']['id']}")).status_code == 200
+    assert (await customer.get(f"/api/v2/alarm/DEVICE/{device.id}", params=page)).status_code == 403
 
 
 async def test_an_alarm_needs_type_severity_and_originator(tenant: httpx.AsyncClient) -> None:

@@ -14,6 +14,7 @@ from tb_simulator.makers import make_asset, make_device
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tb_simulator.world import NO_CUSTOMER
+from tests.alarm_world import raise_alarm
 from tests.conftest import CUSTOMER, TENANT
 from tests.restrictions.world import TS, client_of, write_keys
 
@@ -33,12 +34,16 @@ class Site:
     customer: str
 
     def make(self, kind: str, name: str) -> str:
-        """Make an object that this account sees, with telemetry and a name that tells whose it is."""
-        maker = make_device if kind == "DEVICE" else make_asset
+        """Make an object that this account sees, with telemetry and a name that tells whose it is.
+
+        Each has an alarm; of kind ALARM it is that of a device.
+        """
+        maker = make_asset if kind == "ASSET" else make_device
         world = self.simulator.world
         made = maker(world, self.tenant, f"{name} of {self.name}", kind="default", customer=self.customer)
         world.telemetry.save(made.id, [Point("temperature", TS, 20.5)])
-        return made.id
+        alarm = raise_alarm(self.simulator, made.id, entity_type=made.kind)
+        return alarm if kind == "ALARM" else made.id
 
     def sees_those_of(self, other: "Site") -> bool:
         """The oracle: a tenant sees what its customers see."""

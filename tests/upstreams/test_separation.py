@@ -47,7 +47,8 @@ async def test_a_foreign_object_is_a_missing_one(fleet: Fleet, name: str) -> Non
     kind = kind_of(name)
     for me, other in strangers(fleet):
         object_id = other.make(kind, f"{name} {me.name}")
-        references = (object_id, f"name:{name} {me.name} of {other.name}")
+        by_name = f"name:{name} {me.name} of {other.name}"
+        references = (object_id,) if kind == "ALARM" else (object_id, by_name)
         expected = told(await call(me.client, name, MISSING))
         assert expected[0] == 404
         await answered_as(expected, me, name, references)
@@ -80,7 +81,7 @@ async def test_no_operation_calls_another_thingsboard(fleet: Fleet) -> None:
     south, others = fleet["south"], [fleet["default"], fleet["north"], fleet["guest"]]
     for me, silent in [(south, fleet["default"]), *((each, south) for each in others)]:
         before = silent.calls
-        mine = {kind: me.make(kind, f"an object for {silent.name}") for kind in ("DEVICE", "ASSET")}
+        mine = {kind: me.make(kind, f"an object for {silent.name}") for kind in ("DEVICE", "ASSET", "ALARM")}
         for name, (method, path, _) in OPERATIONS.items():
             if name in NAMED:
                 await call(me.client, name, mine[kind_of(name)])

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.v1 import (
+    alarms,
     assets,
     attributes,
     bulk,
@@ -19,6 +20,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     assets.router,
     telemetry.router,
     many_devices.router,
+    alarms.router,
     relations.router,
     whoami.router,
     uploads.router,

@@ -48,8 +48,8 @@ async def upload_bulk_telemetry(request: Request, upstream: UpstreamDep, setting
 
     200 when everything was stored, 207 when something was not: `results` says what of each device, keyed as
     sent, and `line_errors` names lines that were not taken. `data_points` counts what ThingsBoard
-    acknowledged. While ThingsBoard's own rate limit is used up, or it is slow, the upload slows down instead of
-    failing; what may have been stored already is sent again only if every point has its `ts`.
+    acknowledged. While ThingsBoard's own rate limit is used up, or it is slow, the upload slows down instead
+    of failing; what may have been stored already is sent again only if every point has its `ts`.
 
     With `Accept: application/x-ndjson` the answer is a stream with status 200: a line for each device as it
     is served, `{"device":"<as sent>", ...}` with the members of its result (the latest line of a device
