@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -59,6 +60,9 @@ class Headers:
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """Answer whatever was raised, in one shape."""
+    if isinstance(error, StaleDataError):
+        # What was to be changed has been deleted meanwhile.
+        error = errors.NotFound()
     if isinstance(error, errors.SmartHomeError):
         headers = {}
         if error.retry_after is not None:

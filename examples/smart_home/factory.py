@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -97,7 +98,7 @@ def create_app(
         middleware=[Middleware(Headers)],
         max_body_size=LARGEST_BODY,
         exception_handlers=dict.fromkeys(
-            (SmartHomeError, RequestValidationError, HTTPException, Exception), answer_error
+            (SmartHomeError, StaleDataError, RequestValidationError, HTTPException, Exception), answer_error
         ),
     )
     app.state.services = services

@@ -136,6 +136,10 @@ class Rooms:
 
     async def release(self, room: Room, now: int) -> None:
         """Delete a room and remember who had its device until now."""
+        deleted = await self._session.execute(delete(Room).where(Room.id == room.id).returning(Room.id))
+        if deleted.first() is None:
+            # Somebody was quicker, who has remembered it.
+            return
         await self._session.merge(
             FormerDevice(
                 tb_device_id=room.tb_device_id,
@@ -144,4 +148,3 @@ class Rooms:
                 visible_from=room.visible_from,
             )
         )
-        await self._session.delete(room)

@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from app.factory import create_app as create_gateway
 from examples.smart_home.factory import create_app
 from examples.smart_home.passwords import Passwords
 from examples.smart_home.settings import Settings
+from tb_simulator.attribute_store import SERVER
 from tb_simulator.demo import CLAIM_CODES, ROOMS, SampleDevices
 from tb_simulator.server import Simulator
 from tests.conftest import SettingsFactory
@@ -60,6 +61,9 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 async def devices(simulator: Simulator) -> AsyncIterator[SampleDevices]:
     """The sample devices, which send quickly."""
     async with SampleDevices(simulator.world, every_seconds=0.1) as samples:
+        for device in samples.devices:
+            # As after some seconds: ThingsBoard notices late.
+            simulator.world.attributes.save(device.id, SERVER, {"active": True})
         yield samples
 
 
@@ -105,7 +109,7 @@ class Person:
 
     client: httpx.AsyncClient
     email: str
-    tokens: dict[str, Any]
+    tokens: dict[str, Any] = field(repr=False)
 
     async def call(self, method: str, path: str, status: int = 200, **arguments: Any) -> Any:
         """Call and expect this status."""
