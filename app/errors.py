@@ -76,6 +76,18 @@ class Conflict(CallerError):
     default_message = "The request conflicts with the present state of the resource."
 
 
+class DeviceOffline(GatewayError):
+    """The device did not come for its command (409)."""
+
+    default_message = "The device is offline."
+
+
+class DeviceSilent(GatewayError):
+    """The device has its command and did not answer in time (504)."""
+
+    default_message = "The device took the command and did not answer in time."
+
+
 class PayloadTooLarge(CallerError):
     """More bytes than the limit (413)."""
 

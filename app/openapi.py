@@ -10,13 +10,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app import openapi_examples, openapi_rpc_examples
 from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
 from app.openapi_error_examples import ERROR_EXAMPLES
-from app.openapi_examples import EXAMPLES
 from app.schemas.common import ErrorBody, RateLimitError
+from app.schemas.rpc import RpcEvent
 
 Document = dict[str, Any]
+EXAMPLES = openapi_examples.EXAMPLES | openapi_rpc_examples.EXAMPLES
 
 TAGS = {
     "devices": "Devices and their types.",
@@ -24,6 +26,7 @@ TAGS = {
     "telemetry": "Time series: newest values, whole history, aggregates, uploads.",
     "attributes": "Server, shared and client attributes.",
     "alarms": "Alarms: find, acknowledge, clear.",
+    "rpc": "Commands to devices: sent and awaited, or stored until the device comes.",
     "relations": "Relations between entities, and the graph they make.",
     "keys": "What the API key of a request may do.",
     "health": "State of the gateway; needs no key.",
@@ -47,7 +50,7 @@ ERROR_DESCRIPTIONS = {
     401: "No API key, or none that is known.",
     403: "The key lacks a scope, or the gateway's ThingsBoard account lacks the right.",
     404: "There is no such thing, or not for this key.",
-    409: "It exists already, or somebody else changed it meanwhile.",
+    409: "It exists already, somebody else changed it meanwhile, or the device is offline.",
     413: "The body is too large.",
     415: "The body is in a format that this operation does not read.",
     422: "The request does not fit the schema: `details` says which fields and why.",
@@ -91,7 +94,7 @@ def build(app: FastAPI) -> Document:
     components["securitySchemes"] = {"ApiKey": SECURITY_SCHEME}
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
-    components["schemas"] |= _schemas_of(ErrorBody, RateLimitError)
+    components["schemas"] |= _schemas_of(ErrorBody, RateLimitError, RpcEvent)
     components["parameters"] = {"IfNoneMatch": IF_NONE_MATCH}
     components["headers"] = {"ETag": ETAG}
     components["responses"] = {f"Error{status}": _error_response(status) for status in ERROR_DESCRIPTIONS}
@@ -179,7 +182,7 @@ def _statuses(operation: dict[str, Any], path: str, method: str) -> list[int]:
         statuses |= {413, 415}
     if method in {"post", "patch"} and path.rsplit("/", 1)[-1] in {"devices", "assets", "ack", "clear"}:
         statuses.add(409)
-    if method == "patch":
+    if method == "patch" or (method == "post" and "rpc:send" in operation.get(SCOPES_FIELD, ())):
         statuses.add(409)
     return sorted(statuses)
 

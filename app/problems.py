@@ -26,6 +26,8 @@ ANSWERS: dict[type[errors.GatewayError], tuple[int, str]] = {
     errors.NotFound: (404, "RESOURCE_NOT_FOUND"),
     errors.MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),
     errors.Conflict: (409, "CONFLICT"),
+    errors.DeviceOffline: (409, "DEVICE_OFFLINE"),
+    errors.DeviceSilent: (504, "UPSTREAM_TIMEOUT"),
     errors.PayloadTooLarge: (413, "PAYLOAD_TOO_LARGE"),
     errors.UnsupportedMediaType: (415, "UNSUPPORTED_MEDIA_TYPE"),
     errors.RateLimited: (429, "RATE_LIMIT_EXCEEDED"),

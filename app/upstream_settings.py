@@ -61,6 +61,13 @@ class UpstreamFields(BaseModel):
     tb_max_connections: int = Field(
         default=64, ge=1, le=1000, description="Calls to ThingsBoard in flight at once, per worker."
     )
+    tb_max_rpcs: int = Field(
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Commands that wait for their devices at once, per worker: on connections of their own, "
+        "beside `TB_MAX_CONNECTIONS`. More are refused.",
+    )
     tb_queue_seconds: float = Field(
         default=10.0,
         ge=0,

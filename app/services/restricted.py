@@ -14,6 +14,7 @@ from app.security_events import note_denied_object
 from app.services.restricted_alarms import RestrictedAlarms
 from app.services.restricted_lists import RestrictedLists
 from app.services.restricted_live import RestrictedLive
+from app.services.restricted_rpc import RestrictedRpcs
 from app.services.visibility import NOBODY, Visibility, not_visible
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.client import ThingsBoardClient
@@ -55,6 +56,7 @@ class RestrictedClient(ThingsBoardClient):
         self.queries = RestrictedQueries(upstream.queries, self.visibility)
         self.live = RestrictedLive(upstream.live, self.visibility)
         self.alarms = RestrictedAlarms(upstream.alarms, upstream.queries, self.visibility)
+        self.rpc = RestrictedRpcs(upstream.rpc, self.visibility)
 
     async def check(self, entity_type: str, entity_id: str) -> None:
         """Raise NotFound unless the key sees this entity."""

@@ -17,9 +17,11 @@ from app.thingsboard.live_feed import LiveFeed
 from app.thingsboard.live_tokens import FeedDialler
 from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
+from app.thingsboard.rpc import RpcCalls
 from app.thingsboard.telemetry import TelemetryCalls
 from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
 from app.thingsboard.transport import TLSPolicies, Transport, proxy_for
+from app.thingsboard.waiting_calls import WaitingCalls
 from app.upstream_settings import UpstreamSettings
 
 #: Where one entity of each type is read.
@@ -37,6 +39,7 @@ class ThingsBoardClient:
     def __init__(
         self,
         connection: Connection,
+        waiting: WaitingCalls,
         name: str,
         dialler: FeedDialler,
         latest: LatestCache | None = None,
@@ -51,6 +54,7 @@ class ThingsBoardClient:
         self.queries = QueryCalls(connection)
         self.live = LiveFeed(dialler, self.telemetry, self.attributes, self.queries)
         self.alarms = AlarmCalls(connection)
+        self.rpc = RpcCalls(connection, waiting, self.devices)
         #: This upstream as restricted keys see it, by restriction (`app/services/restricted.py`).
         self.restricted: OrderedDict[Restrictions, ThingsBoardClient] = OrderedDict()
 
@@ -65,16 +69,19 @@ class ThingsBoardClient:
     ) -> Self:
         """Build the client; nothing is sent yet."""
         tls = _tls(settings, policies)
-        transport = transport or _transport(settings, tls)
+        waiting = transport or _transport(settings, tls, settings.tb_max_rpcs)
+        transport = transport or _transport(settings, tls, settings.tb_max_connections)
+        credential = _credential(settings, transport)
         connection = Connection(
             transport,
-            _credential(settings, transport),
+            credential,
             queue=FairQueue(settings.tb_max_connections),
             timeout_seconds=settings.tb_timeout_seconds,
             queue_seconds=settings.tb_queue_seconds,
         )
         return cls(
             connection,
+            WaitingCalls(waiting, credential, places=settings.tb_max_rpcs),
             settings.name,
             FeedDialler(connection, settings.tb_host, tls),
             LatestCache(latest_cache_seconds) if latest_cache_seconds else None,
@@ -95,6 +102,7 @@ class ThingsBoardClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.live.aclose()
+        await self.rpc.aclose()
         await self.connection.transport.aclose()
 
 
@@ -103,14 +111,14 @@ def _tls(settings: UpstreamSettings, policies: TLSPolicies) -> ssl.SSLContext | 
     return policies.of(settings.tb_ca_file, verify=settings.tb_verify_tls) if is_tls else None
 
 
-def _transport(settings: UpstreamSettings, context: ssl.SSLContext | None) -> Transport:
+def _transport(settings: UpstreamSettings, context: ssl.SSLContext | None, connections: int) -> Transport:
     tls = context or True
     if proxy_for(settings.tb_host) is None:
-        return BareTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
+        return BareTransport(settings.tb_host, tls=tls, connections=connections)
     # Imported here: it costs every start 0.2 s, and few need it.
     from app.thingsboard.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
 
-    return AiohttpTransport(settings.tb_host, tls=tls, connections=settings.tb_max_connections)
+    return AiohttpTransport(settings.tb_host, tls=tls, connections=connections)
 
 
 def _credential(settings: UpstreamSettings, transport: Transport) -> Credential:

@@ -85,7 +85,7 @@ class Connection:
             answer = await self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
         finally:
             self._reads.end()
-        return _checked(answer, is_one_object=is_one_object)
+        return checked(answer, is_one_object=is_one_object)
 
     async def get_json(
         self, path: str, *, query: Query | None = None, is_one_object: bool = True, is_shared: bool = True
@@ -97,17 +97,21 @@ class Connection:
         """
         read = "GET", _target(path, query), None
         answer = await (self._reads.get(read) if is_shared else self._read(*read))
-        return decode(_checked(answer, is_one_object=is_one_object))
+        return decode(checked(answer, is_one_object=is_one_object))
 
     async def get_bytes(self, path: str, *, query: Query | None = None) -> bytes:
         """GET a list as JSON text that nobody has checked; shared as other reads are."""
         answer = await self._reads.get(("GET", _target(path, query), None))
-        return json_text(_checked(answer, is_one_object=False))
+        return json_text(checked(answer, is_one_object=False))
 
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
         """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
         answer = await self._reads.get(("POST", path, orjson.dumps(json)))
-        return decode(_checked(answer, is_one_object=is_one_object))
+        return decode(checked(answer, is_one_object=is_one_object))
+
+    def end_reads(self) -> None:
+        """Let no later reader join a read that began before: something may have changed."""
+        self._reads.end()
 
     async def _read(self, method: str, target: str, content: bytes | None) -> Answer:
         return await self._authorised(method, target, content, idempotent=True)
@@ -198,7 +202,7 @@ def _target(path: str, query: Query | None) -> str:
     return path if not query else f"{path}?{encode_query(query)}"
 
 
-def _checked(answer: Answer, *, is_one_object: bool) -> Answer:
+def checked(answer: Answer, *, is_one_object: bool) -> Answer:
     """Return a 2xx answer, or raise what another one means."""
     if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's success
         return answer

@@ -32,6 +32,7 @@ ABSENT = {
     "attributes": set(),
     # Closing is the upstream's.
     "live": {"aclose"},
+    "rpc": {"aclose"},
 }
 #: What a client holds beside calls that name objects.
 NO_CALLS = {"connection", "identity", "restricted"}

@@ -10,6 +10,7 @@ from app.api.v1 import (
     devices,
     many_devices,
     relations,
+    rpc,
     telemetry,
     uploads,
     whoami,
@@ -26,4 +27,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     uploads.router,
     bulk.router,
     attributes.router,
+    rpc.router,
 )
