@@ -20,6 +20,8 @@ from tests.simulator.comparing import Ids, differences, shape_differences, types
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 FRAMES = "websocket_frames"
 QUIET_SECONDS = 0.02
+#: Of waits that have to run out.
+TIME_SCALE = 0.005
 
 # Lists that ThingsBoard sorts by ids or by what its database happens to do.
 UNORDERED = re.compile(r"/relations|/keys/|/values/attributes|Profiles$|/deviceProfile/names|/tenant/assets$")
@@ -210,8 +212,19 @@ class Replay:
             if not polls:
                 await self.exchange("rpc", at, exchange)
                 continue
-            device = asyncio.create_task(self._device_side(answers="device answers" in exchange["name"]))
-            await asyncio.gather(device, self.exchange("rpc", at, exchange))
+            await self._play_with_device(at, exchange)
+
+    async def _play_with_device(self, at: int, exchange: Exchange) -> None:
+        """Send a call to a device that waits for one: what it takes or answers is never too late."""
+        settings, rpcs = self.simulator.world.settings, self.simulator.world.rpcs
+        settings.time_scale = 1.0
+        device = asyncio.create_task(self._device_side(answers="device answers" in exchange["name"]))
+        while not any(line.polls for line in rpcs._lines.values()):  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0)
+        if "never answers" in exchange["name"]:
+            settings.time_scale = TIME_SCALE
+        await asyncio.gather(device, self.exchange("rpc", at, exchange))
+        settings.time_scale = TIME_SCALE
 
     async def _device_side(self, *, answers: bool) -> None:
         polled = await self.one("device_transport")
@@ -285,7 +298,7 @@ class _Frames:
 @asynccontextmanager
 async def replay_ready() -> Any:
     """Yield a replay against a world with what the recorded ThingsBoard already held."""
-    settings = Settings(time_scale=0.005, active_lag_seconds=3600)
+    settings = Settings(time_scale=TIME_SCALE, active_lag_seconds=3600)
     simulator = Simulator(settings)
     world = simulator.world
     tenant = next(world.every("TENANT")).id
