@@ -67,6 +67,8 @@ class Demo:
     """The children and the signals received; the handler only takes notes, so no child is lost in a race."""
 
     environment: dict[str, str]
+    #: Where the children run: a `.env` there counts.
+    folder: Path = Path()
     children: list[Child] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
 
@@ -78,6 +80,7 @@ class Demo:
             process = subprocess.Popen(  # noqa: S603 - our own commands
                 [sys.executable, "-m", *arguments],
                 env=self.environment,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -193,7 +196,7 @@ def plan(given: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     return environment, with_simulator
 
 
-def claim_port(name: str, host: str, text: str) -> str:
+def claim_port(name: str, host: str, text: str, *, script: str = "scripts/demo") -> str:
     """Return the port if it is free; 0 means any."""
     if not text.isascii() or not text.isdigit() or int(text) > 65_535:  # noqa: PLR2004 - the largest port
         raise CannotStart(f"{name}: must be a port number, not {text!r}.")
@@ -205,7 +208,7 @@ def claim_port(name: str, host: str, text: str) -> str:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise CannotStart(
-                    f"Port {text} is in use. Choose another one: {name}={int(text) + 1} scripts/demo"
+                    f"Port {text} is in use. Choose another one: {name}={int(text) + 1} {script}"
                 ) from None
             raise CannotStart(
                 f"Cannot listen on {host}:{text} ({error.strerror}): check HOST and {name}."

@@ -1,4 +1,4 @@
-// A line chart as SVG, drawn by hand: time from left to right, gaps where nothing was measured.
+// What is drawn as SVG. The chart: time from left to right, gaps where nothing was measured.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
@@ -13,6 +13,13 @@ function shape(tag, attributes, text) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   if (text !== undefined) element.textContent = text;
   return element;
+}
+
+/** A light bulb, drawn, for not every machine has it among its letters. */
+export function bulb() {
+  const svg = shape("svg", { viewBox: "0 0 24 24", class: "bulb", "aria-hidden": "true" });
+  svg.append(shape("path", { d: "M12 2a7 7 0 0 0-4 12.7V17h8v-2.3A7 7 0 0 0 12 2zM9 18.5h6V20H9zM10 21h4v1h-4z" }));
+  return svg;
 }
 
 const clock = (ts) => new Date(ts).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

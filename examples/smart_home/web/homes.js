@@ -156,7 +156,7 @@ byId("add-room").addEventListener("click", () => {
   const home = current;
   ask({
     title: "Add a room",
-    text: "You find both on the label of the device.",
+    text: "The name of the device and its claim code are on its label.",
     fields: [
       { name: "name", label: "Name of the room" },
       { name: "device", label: "Device" },

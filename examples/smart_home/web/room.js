@@ -1,7 +1,7 @@
 // One room as a card: values, chart, light.
 
 import { call } from "./api.js";
-import { Chart } from "./chart.js";
+import { bulb, Chart } from "./chart.js";
 import { make, showProblem } from "./dom.js";
 
 const RANGES = [[1, "1 h"], [24, "24 h"], [168, "7 d"]];
@@ -41,7 +41,7 @@ export class RoomCard {
         make("div", {}, this.#humidity, make("span", { class: "muted" }, "Humidity"))),
       make("div", { class: "ranges", role: "group", "aria-label": "Time shown" }, ...this.#ranges),
       this.#chart.element,
-      make("div", { class: "light" }, make("span", { class: "bulb", "aria-hidden": "true" }, "💡"),
+      make("div", { class: "light" }, bulb(),
         make("div", { class: "grow" }, make("strong", {}, "Light"), this.#lightText), this.#light),
       this.#problem,
       make("footer", {}, this.#since, make("span", { class: "spacer" }),
@@ -107,7 +107,7 @@ export class RoomCard {
       this.#showLight(value === true, value === true ? "On" : "Off");
     }
     const latest = Math.max(...Object.values(this.#values).map((each) => each.ts));
-    this.#since.textContent = `Last heard of at ${time(latest)}`;
+    this.#since.textContent = `Last heard at ${time(latest)}`;
   }
 
   #showLight(on, text) {

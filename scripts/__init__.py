@@ -1,0 +1,1 @@
+"""What people and CI start; `environment.py` needs no package and runs before there is one."""
