@@ -54,8 +54,11 @@ def _renderer(log_format: LogFormat) -> structlog.typing.Processor:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's word on an answer that was cut: the access log has it, with its request id."""
-    return "without completing response" not in record.getMessage()
+    """Drop uvicorn's word on answers that were cut, and on WebSockets with their paths and queries.
+
+    A path may hold a device's name, and a query whatever a caller takes for the place of its key.
+    """
+    return "without completing" not in str(record.msg) and '"WebSocket %s"' not in str(record.msg)
 
 
 def configure_events(level: str, log_format: LogFormat) -> None:
@@ -82,6 +85,7 @@ def configure(level: str, log_format: LogFormat) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    # uvicorn tells of its start; its access log is ours.
-    logging.getLogger("uvicorn.error").setLevel(level)
+    # uvicorn tells of its start; its access log is ours. At DEBUG its WebSockets write all headers, keys
+    # included.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level]))
     logging.getLogger("uvicorn.access").disabled = True

@@ -56,6 +56,10 @@ FRAMEWORK_ERRORS: dict[int, type[errors.GatewayError]] = {
 #: What pydantic adds to the path of a fault in a union.
 UNION_MEMBERS = frozenset({"int", "str", "float", "bool", "none"})
 
+#: Fields at fault that one answer names: a body may have a million of them.
+MOST_FAULTS = 100
+LONGEST_FIELD = 300
+
 #: A 503 without a better estimate asks for this many seconds of patience.
 DEFAULT_RETRY_AFTER_SECONDS = 1
 
@@ -77,32 +81,40 @@ def as_gateway_error(error: Exception) -> errors.GatewayError:
     # FastAPI wraps what a stage of ours raises while it reads the body, and what a stream raises underway.
     if isinstance(error, HTTPException | RuntimeError) and isinstance(error.__cause__, errors.GatewayError):
         return error.__cause__
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, ValueError | RecursionError):
+        # Not UTF-8, a number of more than 4,300 digits, nested too deeply.
+        return unreadable_json()
     if isinstance(error, HTTPException):
         return FRAMEWORK_ERRORS.get(error.status_code, errors.InternalError)(headers=error.headers)
     return errors.InternalError()
 
 
 def from_validation(error: RequestValidationError) -> errors.GatewayError:
-    """Name each offending field and why; never echo the input, which may hold a secret."""
-    faults: list[dict[str, str]] = []
-    for fault in error.errors():
+    """Name the first offending fields and why; never echo the input, which may hold a secret."""
+    found = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in found[:1]):
+        return unreadable_json()
+    faults: dict[str, dict[str, str]] = {}
+    for fault in found[:MOST_FAULTS]:
         place, *path = fault["loc"]
         # The members of a union are no fields of the caller's.
         while len(path) > 1 and str(path[-1]) in UNION_MEMBERS:
             path.pop()
-        field = ".".join(str(part) for part in path) or str(place)
-        if field not in {known["field"] for known in faults}:
-            issue = str(fault["msg"]).removeprefix("Value error, ")
-            faults.append({"in": str(place), "field": field, "issue": issue})
-    if any(fault["type"] == "json_invalid" for fault in error.errors()):
-        return errors.InvalidRequest(
-            "The request body is not valid JSON.",
-            details={"field": "body", "issue": "not valid JSON"},
-        )
-    first = faults[0]
+        # The names of unknown fields are the caller's, and may be as long as the body.
+        field = (".".join(str(part) for part in path) or str(place))[:LONGEST_FIELD]
+        issue = str(fault["msg"]).removeprefix("Value error, ")
+        faults.setdefault(field, {"in": str(place), "field": field, "issue": issue})
+    first = next(iter(faults.values()))
     return errors.UnprocessableRequest(
         f"{first['field']}: {first['issue']}",
-        details={"field": first["field"], "issue": first["issue"], "errors": faults},
+        details={"field": first["field"], "issue": first["issue"], "errors": list(faults.values())},
+    )
+
+
+def unreadable_json() -> errors.InvalidRequest:
+    """Say that the body is no JSON that can be read."""
+    return errors.InvalidRequest(
+        "The request body is not valid JSON.", details={"field": "body", "issue": "not valid JSON"}
     )
 
 

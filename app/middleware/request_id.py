@@ -26,7 +26,8 @@ class RequestId:
         CURRENT.set(context)
 
         async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            # Also `websocket.http.response.start`: the refusal of a WebSocket.
+            if message["type"].endswith("http.response.start"):
                 message["headers"] = [
                     *message["headers"],
                     *context.response_headers,

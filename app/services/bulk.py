@@ -33,6 +33,8 @@ from app.thingsboard.client import ThingsBoardClient
 #: A JSON map is held in memory; NDJSON and CSV are not.
 LARGEST_MAP = 16 * 1024 * 1024
 LARGE_UPLOAD = 10_000
+#: The loop serves others after this many devices of a map.
+DEVICES_AT_A_TIME = 64
 
 #: They say that ThingsBoard is away, not that something is wrong with one device.
 AWAY = (
@@ -190,7 +192,9 @@ async def upload_map(bulk: BulkUpload, body: AsyncIterator[bytes]) -> None:
     if bulk.meter is not None:
         await bulk.meter.charge(len(document.value), "telemetry_data")
     async with bulk:
-        for reference, value in document.value.items():
+        for number, (reference, value) in enumerate(document.value.items()):
+            if number % DEVICES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
             result = bulk.results.of(reference)
             if result is None:
                 raise AssertionError("the number of devices has been checked")

@@ -25,6 +25,8 @@ MOST_WAITING_BYTES = 4 * 1024 * 1024
 PAUSE_SECONDS = 0.5
 #: The loop serves others after this many lines.
 LINES_AT_A_TIME = 256
+#: And after so many bytes: there are lines that hold nothing.
+BYTES_AT_A_TIME = 8 * 1024
 
 
 async def upload(bulk: BulkUpload, media_type: str, body: AsyncIterator[bytes]) -> None:
@@ -75,7 +77,7 @@ class StreamedUpload:
         try:
             async with self._bulk:
                 async for chunk in with_pauses(body, PAUSE_SECONDS):
-                    await (self._read(lines.feed(chunk)) if chunk else self._send_all())
+                    await (self._read_all(lines, chunk) if chunk else self._send_all())
                     if self._bulk.is_given_up:
                         # Without anything stored there is no use in reading the rest.
                         self._bulk.raise_if_away()
@@ -88,6 +90,11 @@ class StreamedUpload:
             raise
         if not self._lines:
             raise empty_upload()
+
+    async def _read_all(self, lines: LineFormat, chunk: bytes) -> None:
+        for start in range(0, len(chunk), BYTES_AT_A_TIME):
+            await self._read(lines.feed(chunk[start : start + BYTES_AT_A_TIME]))
+            await asyncio.sleep(0)
 
     async def _read(self, lines: Iterator[Line]) -> None:
         while some := list(islice(lines, LINES_AT_A_TIME)):

@@ -71,7 +71,7 @@ def _is_whole(fields: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if (
         not isinstance(fields["q"], str)
-        or fields["o"] not in {"ASC", "DESC"}
+        or fields["o"] not in ("ASC", "DESC")
         or (positions is None) == (boundary is None)
     ):
         return False

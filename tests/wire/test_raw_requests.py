@@ -123,6 +123,18 @@ HEADERS = {
     b"HTTP2-Settings: AAMAAABkAAQ\r\n",
     "websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    "websocket with the key as its protocol": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: " + KEY + b"\r\n",
+    "websocket with another key": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: other\r\n",
+    "name with an encoded dash": b"X-API%2DKey: " + KEY + b"\r\n",
+    "name with an encoded space": b"X-API-Key%20: " + KEY + b"\r\n",
+    "name beyond ascii": b"X-API-Key\xc2\xa0: " + KEY + b"\r\n",
+    "name in a value": b"X-One: a, X-API-Key: " + KEY + b"\r\n",
+    "dots for dashes": b"X.API.Key: " + KEY + b"\r\n",
+    "internal names": b"X-Forwarded-User: default\r\nX-Gateway-Caller: default\r\nX-Real-IP: 127.0.0.1\r\n"
+    b"X-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n",
     "expectation": b"Expect: 100-continue\r\nContent-Length: 2\r\n",
     "a hundred and one": b"X-One: a\r\n" * 101 + GOOD,
     "40 KiB": b"X-One: " + b"a" * 40_000 + b"\r\n" + GOOD,
@@ -181,6 +193,17 @@ FRAMING = {
     "two spaces": b"GET  " + TARGET + b"  HTTP/1.1\r\n" + HOST + b"\r\n",
     "tabs": b"GET\t" + TARGET + b"\tHTTP/1.1\r\n" + HOST + b"\r\n",
     "small letters": b"get " + TARGET + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+    "http/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
+    "proxy protocol": b"PROXY TCP4 127.0.0.1 127.0.0.1 56324 443\r\n" + HIDDEN,
+    "tls": b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + HIDDEN,
+    "after a websocket": get(
+        headers=b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        body=HIDDEN,
+    ),
+    "length beyond 64 bits": post(b"Content-Length: 18446744073709551616\r\n", HIDDEN),
+    "chunk extension of 64 KiB": post(CHUNKED, b"0;" + b"a" * 65_536 + b"\r\n\r\n" + HIDDEN),
+    "a thousand bytes of zeros in a chunk size": post(CHUNKED, b"0" * 1_000 + b"\r\n\r\n" + HIDDEN),
     "http/0.9": b"GET " + TARGET + b"\r\n",
     "http/1.0": get(version=b"1.0"),
     "http/2.0": get(headers=GOOD, version=b"2.0"),

@@ -252,3 +252,26 @@ async def test_two_workers_share_the_port_the_rules_and_the_limits(serve: Serve,
 def test_draining_ends_before_a_supervisor_loses_patience() -> None:
     """Docker's and Kubernetes' documented grace here is 30 s."""
     assert SHUTDOWN_SECONDS < 30
+
+
+@pytest.mark.parametrize("debug", ["true", "false"])
+async def test_a_websocket_leaves_neither_key_nor_path_in_the_log(serve: Serve, debug: str) -> None:
+    """uvicorn tells of each with path and query, and at DEBUG with all headers."""
+    gateway = await serve(DEBUG=debug)
+    upgrade = (
+        "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    for key in (KEY, "nobodys-key-0123456789"):
+        head = f"GET /api/v1/tb/a-secret-name?api_key={key} HTTP/1.1\r\n{upgrade}X-API-Key: {key}\r\n\r\n"
+        answer = await gateway.exchange(head.encode())
+        assert answer.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 403 ", b"HTTP/1.1 404 "))
+    # An unknown key is refused in the one shape.
+    assert b"AUTHENTICATION_FAILED" in answer
+    assert b"x-request-id: " in answer
+    gateway.process.process.send_signal(signal.SIGTERM)
+    await gateway.process.end()
+    said = gateway.process.said()
+    assert "unknown_key" in said
+    for secret in (KEY, "nobodys-key", "a-secret-name", "api_key"):
+        assert secret not in said
