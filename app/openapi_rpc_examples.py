@@ -41,6 +41,10 @@ def command_examples() -> dict[str, dict[str, Any]]:
             "request": {JSON: {"method": "setLight", "params": params, "expires_in": 3_600_000}},
             "response": success(**queued),
         },
+        "set_light": {
+            "request": {JSON: {"state": "on", "verify": True, "key": "light"}},
+            "response": success(**answered, verified=True, observed={"ts": NOW - 20, "value": "on"}),
+        },
         "list_rpcs": {"response": page_of(stored)},
         "get_rpc": {"response": success(data=stored)},
         "stream_rpc_events": {

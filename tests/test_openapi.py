@@ -67,7 +67,7 @@ def test_operation_ids_are_unique_verb_noun() -> None:
     ids = [operation["operationId"] for _, _, operation in operations()]
     assert len(ids) == len(set(ids))
     verbs = {"get", "list", "create", "update", "delete", "upload", "export", "query", "count"}
-    verbs |= {"acknowledge", "clear", "send", "stream"}
+    verbs |= {"acknowledge", "clear", "send", "set", "stream"}
     assert {each.split("_")[0] for each in ids} <= verbs
 
 

@@ -70,7 +70,8 @@ async def send(upstream: ThingsBoardClient, device_id: str, command: Command, te
         waits = Terms(terms.timeout, terms.fail_fast, terms.expires_in or terms.timeout)
         return await store(upstream, device_id, command, waits)
     elapsed = _stopwatch()
-    await _fail_fast(upstream, device_id, terms, elapsed)
+    if terms.fail_fast:
+        await refuse_inactive(upstream, device_id)
     reply = await upstream.rpc.send(device_id, command, timeout_ms=terms.timeout)
     if isinstance(reply, Silence):
         raise _failure(reply, elapsed())
@@ -86,7 +87,8 @@ async def store(upstream: ThingsBoardClient, device_id: str, command: Command, t
         NotFound: there is no such device.
     """
     elapsed = _stopwatch()
-    await _fail_fast(upstream, device_id, terms, elapsed)
+    if terms.fail_fast:
+        await refuse_inactive(upstream, device_id)
     expires_ts = now_ms() + (terms.expires_in or DEFAULT_EXPIRY_MS)
     rpc_id = await upstream.rpc.store(device_id, command, expires_ts=expires_ts)
     return Result("queued", None, elapsed(), rpc_id, expires_ts)
@@ -119,11 +121,9 @@ def _stopwatch() -> Callable[[], int]:
     return lambda: int((time.monotonic() - started) * 1_000)
 
 
-async def _fail_fast(
-    upstream: ThingsBoardClient, device_id: str, terms: Terms, elapsed: Callable[[], int]
-) -> None:
-    if not terms.fail_fast:
-        return
+async def refuse_inactive(upstream: ThingsBoardClient, device_id: str) -> None:
+    """Raise DeviceOffline when ThingsBoard holds the device for inactive."""
+    elapsed = _stopwatch()
     rows = await upstream.attributes.read("DEVICE", device_id, "SERVER_SCOPE", ["active"])
     # A device that ThingsBoard says nothing about gets its chance.
     if any(row.get("key") == "active" and row.get("value") is False for row in rows):

@@ -56,7 +56,7 @@ BY_DEVICE: dict[str, tuple[Callable[[str], Any], str]] = {
     "upload_bulk_telemetry": (lambda r: {r: {"temperature": 1}}, "results"),
 }
 #: Commands to devices: no device of these tests ever comes for one, and `fail_fast` says so at once.
-COMMANDS = {"send_oneway_rpc", "send_twoway_rpc", "send_persistent_rpc"}
+COMMANDS = {"send_oneway_rpc", "send_twoway_rpc", "send_persistent_rpc", "set_light"}
 #: They name what is stored for a device; `tests/rpc/test_visibility.py` says who sees it.
 STORED = {"get_rpc", "delete_rpc", "stream_rpc_events"}
 #: They name no object; `test_lists.py` and `test_writes.py` say what they hold and make.

@@ -16,6 +16,8 @@ from app.api.state_stream import HEADERS, EventStream, state_events
 from app.deps import CallerDep, PageNumber, PageSize, UpstreamDep
 from app.schemas.entities import SortOrder
 from app.schemas.rpc import (
+    LightAnswer,
+    LightRequest,
     PersistentRpcRequest,
     RpcAnswer,
     RpcDeleted,
@@ -26,7 +28,7 @@ from app.schemas.rpc import (
     as_json,
 )
 from app.security_events import note
-from app.services import rpc
+from app.services import light, rpc
 from app.services.addressing import find_uuid
 from app.thingsboard.pages import Page
 from app.thingsboard.rpc import Command, device_of
@@ -110,6 +112,37 @@ async def send_persistent_rpc(
         upstream, device.id, _command_of(command, is_oneway=command.oneway), _terms_of(command)
     )
     return _answer(device, result)
+
+
+@router.post(
+    f"{DEVICE.path}/light",
+    operation_id="set_light",
+    summary="Switch a light on or off",
+    responses={200: {"model": LightAnswer}},
+    openapi_extra=requires("rpc:send", "telemetry:read"),
+)
+async def set_light(upstream: UpstreamDep, device: Device, wanted: LightRequest) -> Response:
+    """Send `setLight {"on": true}` or `false`, and wait until the device's telemetry says so.
+
+    `verified` is true when a point of `key` that is newer than the command says what was commanded within 5 s
+    of the device's reply; `observed` is that point, or else the newest one since the command. On is true, 1,
+    `on`, `true` or `1`, off their opposites. With `verify` false both are null, and the reply counts.
+    """
+    _note(device.id, light.METHOD, "light")
+    switched = await light.switch(
+        upstream,
+        device.id,
+        is_on=wanted.state == "on",
+        terms=rpc.Terms(wanted.timeout, wanted.fail_fast),
+        key=wanted.key if wanted.verify else None,
+    )
+    return success(
+        {
+            **_body(device, switched.result),
+            "verified": switched.verified,
+            "observed": switched.observed,
+        }
+    )
 
 
 @router.get(
@@ -217,17 +250,21 @@ def _terms_of(command: RpcRequest) -> rpc.Terms:
 
 
 def _answer(device: Entity, result: rpc.Result) -> Response:
-    body: dict[str, Any] = {
-        **device.identified,
-        "outcome": result.outcome,
-        "response": result.response,
-        "elapsed_ms": result.elapsed_ms,
-    }
+    body = _body(device, result)
     if result.rpc_id is None:
         return success(body)
     body |= {"rpc_id": result.rpc_id, "expires_ts": result.expires_ts}
     location = f"{PREFIX}/rpc/{result.rpc_id}"
     return success(body, status_code=ACCEPTED, headers={"Location": location})
+
+
+def _body(device: Entity, result: rpc.Result) -> dict[str, Any]:
+    return {
+        **device.identified,
+        "outcome": result.outcome,
+        "response": result.response,
+        "elapsed_ms": result.elapsed_ms,
+    }
 
 
 def _note(device_id: str, method: str, way: str) -> None:
