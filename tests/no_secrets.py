@@ -12,6 +12,7 @@ SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]{8,}\."  # a JWT
     r"|tbg_[0-9A-Za-z]+_[0-9A-Za-z]{20,}"  # a key of this gateway
     r"|test-key-with-all-the-scopes-0001|another-secret-word|proxy-secret"
+    r"|a-key-for-the-served-gateway-0001|the-only-key-of-this-gateway|secret-of-the-key-named-\w"
 )
 
 

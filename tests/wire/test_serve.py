@@ -19,6 +19,7 @@ import pytest
 from app.cli import SHUTDOWN_SECONDS
 from app.settings import Settings
 from tb_simulator.server import Simulator
+from tests.no_secrets import leaks_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEY = "a-key-for-the-served-gateway-0001"
@@ -67,7 +68,7 @@ def free_port() -> int:
 @pytest.fixture
 async def run(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Run]:
     """Run a command in front of the simulator, from a directory without `.env`."""
-    started: list[asyncio.subprocess.Process] = []
+    started: list[Process] = []
     ours = {name.upper() for name in Settings.model_fields}
 
     async def start(*command: str, **variables: Any) -> Process:
@@ -90,14 +91,16 @@ async def run(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Run]:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        started.append(process)
-        return Process(process)
+        started.append(Process(process))
+        return started[-1]
 
     yield start
-    for process in started:
+    for command in started:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(command.process.pid, signal.SIGKILL)
+        await command.end()
+        # Its output is a pipe of ours: nobody else reads it along.
+        assert leaks_in(command.said()) == []
 
 
 @dataclass
