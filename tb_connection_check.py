@@ -48,6 +48,10 @@ SKEW_FAILURE_SECONDS = 60
 SHORT_TOKEN_SECONDS = 300
 DAY_SECONDS = 86_400
 MOST_PAGES = 1000
+#: ThingsBoard waits so long for a device at least.
+RPC_SECONDS = 5
+#: What version 1 of ThingsBoard's RPC routes says.
+RPC_OUTCOMES = {200: "answered", 408: "timeout", 409: "offline"}
 PREFIX = "tb_connection_check_"
 GATEWAY = "the gateway"
 TENANT_ADMIN, CUSTOMER_USER = "TENANT_ADMIN", "CUSTOMER_USER"
@@ -469,16 +473,17 @@ class Peer:
         self.headers: dict[str, str] = {}
 
     def call(self, method: str, path: str, **content: Any) -> Answer:
-        """Send one request and return whatever is answered."""
+        """Send one request and return whatever is answered; ``patience`` seconds more than usual may pass."""
+        timeout = self.timeout + content.pop("patience", 0.0)
         headers = self.headers | content.pop("headers", {})
         sent, started = time.time(), time.monotonic()
         body = b""
         try:
-            with self.client.stream(method, path, headers=headers, **content) as response:
+            with self.client.stream(method, path, headers=headers, timeout=timeout, **content) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
                     # httpx limits the wait for each piece, not for the whole.
-                    if time.monotonic() - started > self.timeout:
+                    if time.monotonic() - started > timeout:
                         raise Problem(*self._too_slow())
                     if len(body) > LARGEST_BODY:
                         break
@@ -1114,6 +1119,37 @@ def check_attributes(run: Run) -> str:
     return "written, read and deleted"
 
 
+def check_rpc(run: Run) -> str:
+    """Send a command to the check's device, which nobody plays: ThingsBoard has to say so."""
+    if run.options.device and not run.options.rpc:
+        # A device of somebody's is sent nothing unasked.
+        path = f"/api/rpc/persistent/device/{run.device_id}"
+        run.thingsboard.expect("GET", path, params={"pageSize": 1, "page": 0})
+        return "allowed; --rpc METHOD sends the device a command"
+    method = run.options.rpc or f"{PREFIX}rpc"
+    body: dict[str, Any] = {"method": method, "params": {}, "timeout": RPC_SECONDS * 1000}
+    path = f"/api/plugins/rpc/twoway/{run.device_id}"
+    answer = run.thingsboard.call("POST", path, json=body, patience=RPC_SECONDS)
+    word = RPC_OUTCOMES.get(answer.status)
+    if word is None:
+        hint = THINGSBOARD_HINTS.get(answer.status, "See ThingsBoard's log for the time of this check.")
+        raise Problem(f"ThingsBoard answered {answer.status}", hint)
+    return _weigh_outcome(run, word, answer.round_trip)
+
+
+def _weigh_outcome(run: Run, outcome: str, seconds: float) -> str:
+    """Say what became of a command: nobody plays the check's own device, a named one should answer."""
+    wanted = "answered" if run.options.rpc else "offline"
+    if outcome != wanted and run.options.rpc:
+        hint = "Does it poll for commands, or is it connected by MQTT? Does it know this method?"
+        raise Problem(f"the device of --device: {outcome}", hint, Status.WARN)
+    if outcome != wanted:
+        hint = "Another client uses this device, or something between here and ThingsBoard answers."
+        raise Problem(f"a device that is not there: {outcome}", hint)
+    whose = "the device of --device" if run.options.rpc else "a device that is not there"
+    return f"{whose}: {outcome} after {seconds:.1f} s"
+
+
 def _delete_attributes(run: Run) -> None:
     path = f"/api/plugins/telemetry/DEVICE/{run.device_id}/SERVER_SCOPE"
     run.thingsboard.expect("DELETE", path, params={"keys": run.key("attribute")})
@@ -1274,6 +1310,33 @@ def check_gateway_telemetry(run: Run) -> str:
     return "25.6 came back exactly"
 
 
+def check_gateway_rpc(run: Run) -> str:
+    """Send a command through the gateway: at once refused for a device that is not there."""
+    if run.options.device and not run.options.rpc:
+        path = f"/api/v1/tb/devices/{quote(run.device_id)}/rpc"
+        answer = run.gateway.call("GET", path, params={"page_size": 1}, headers=_with_key(run))
+    else:
+        path = f"/api/v1/tb/devices/{quote(run.device_id)}/rpc/twoway"
+        body = {
+            "method": run.options.rpc or f"{PREFIX}rpc",
+            "timeout": RPC_SECONDS * 1000,
+            "fail_fast": not run.options.rpc,
+        }
+        answer = run.gateway.call("POST", path, json=body, headers=_with_key(run), patience=RPC_SECONDS)
+    if answer.status == HTTPStatus.FORBIDDEN:
+        raise Problem(
+            "the key lacks the scope rpc:send", "Give it the scope if it is to command.", Status.SKIP
+        )
+    if run.options.device and not run.options.rpc and answer.status == HTTPStatus.OK:
+        return "allowed; --rpc METHOD sends the device a command"
+    outcome = str(answer.get("outcome") or (answer.get("details") or {}).get("outcome"))
+    if outcome not in RPC_OUTCOMES.values():
+        raise Problem(
+            f"{GATEWAY} answered {answer.status}", GATEWAY_HINTS.get(answer.status, "See the gateway's log.")
+        )
+    return _weigh_outcome(run, outcome, answer.round_trip)
+
+
 CHECKS = (
     Check("configuration", "Configuration", check_configuration),
     Check("name_resolution", "Name resolution", check_name_resolution, ("configuration",)),
@@ -1289,6 +1352,7 @@ CHECKS = (
     Check("device", "Device for the check", check_device, ("login",)),
     Check("telemetry", "Telemetry", check_telemetry, ("device",)),
     Check("attributes", "Attributes", check_attributes, ("device",)),
+    Check("rpc", "Commands to devices", check_rpc, ("device",)),
 )
 GATEWAY_CHECKS = (
     Check("gateway_live", "Gateway", check_gateway_live, ("configuration",)),
@@ -1304,6 +1368,7 @@ GATEWAY_CHECKS = (
     Check("gateway_whoami", "Gateway key", check_gateway_whoami, ("gateway_devices",)),
     Check("gateway_headers", "Gateway headers", check_gateway_headers, ("gateway_devices",)),
     Check("gateway_telemetry", "Gateway telemetry", check_gateway_telemetry, ("gateway_devices", "device")),
+    Check("gateway_rpc", "Gateway commands", check_gateway_rpc, ("gateway_devices", "device")),
 )
 CLEAN_UP = Check("clean_up", "Clean-up", clean_up)
 
@@ -1322,6 +1387,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", metavar="ID_OR_NAME", help="use this device instead of making one for the check"
     )
+    parser.add_argument("--rpc", metavar="METHOD", help="send the device of --device this command")
     parser.add_argument("--upstream", metavar="NAME", help="check this one of UPSTREAMS_FILE")
     parser.add_argument("--gateway", metavar="URL", help="check this gateway, too")
     parser.add_argument("--key", help="its key; better in GATEWAY_API_KEY, where no process list shows it")
@@ -1335,6 +1401,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--timeout must be above 0 and at most {LONGEST_TIMEOUT_SECONDS:g}")
     if options.key and not options.gateway:
         parser.error("--key needs --gateway")
+    if options.rpc and not options.device:
+        parser.error("--rpc needs --device")
     if options.env_file and not Path(options.env_file).is_file():
         parser.error("--env-file names no file")
     options.env_file = options.env_file or ".env"

@@ -181,7 +181,7 @@ class ThingsBoard(Stub):
         content = {"token": tokens[0], "refreshToken": tokens[1]}
         return Reply(200, content, {"Date": formatdate(time.time() + self.skew, usegmt=True)})
 
-    def route(self, request: Request) -> Reply:  # noqa: PLR0911  # One return a route.
+    def route(self, request: Request) -> Reply:  # noqa: PLR0911, C901  # One return a route.
         where = f"{request.method} {request.path}"
         if where == "GET /api/system/info":
             return Reply(200, {"version": self.version, "type": self.edition})
@@ -203,6 +203,10 @@ class ThingsBoard(Stub):
             return self.device(request)
         if request.path.startswith("/api/plugins/telemetry/DEVICE/"):
             return self.data(request)
+        if where.startswith("POST /api/plugins/rpc/twoway/"):
+            return Reply(409)
+        if where.startswith("GET /api/rpc/persistent/device/"):
+            return Reply(200, {"data": []})
         return failure(404, "No static resource.", 32)
 
     def list_devices(self, request: Request) -> Reply:
@@ -295,6 +299,10 @@ class Gateway(Stub):
             content |= {"data": [], "pagination": {"total_elements": 12}}
         elif request.path == "/api/v1/tb/whoami":
             content |= {"name": "check", "scopes": ["devices:read", "telemetry:write"]}
+        elif request.path.endswith("/rpc/twoway"):
+            assert request.body["fail_fast"] is True
+            refusal = self.refuse(409, "DEVICE_OFFLINE")
+            return Reply(409, refusal.content | {"details": {"outcome": "offline"}}, self.headers)
         elif request.method == "POST":
             status = 201
             self.points |= {key: points[0] for key, points in request.body.items()}
@@ -376,7 +384,7 @@ def test_everything_passes_and_nothing_is_left_behind(run: Runner, thingsboard: 
     assert outcome.code == 0
     assert outcome.err == ""
     assert outcome.out.endswith("🎉 ALL TESTS PASSED!\n")
-    assert "15 passed, 0 warnings, 0 failed, 0 skipped" in outcome.out
+    assert "16 passed, 0 warnings, 0 failed, 0 skipped" in outcome.out
     assert "✅ ThingsBoard: ThingsBoard CE 4.3.1.3 answers (" in outcome.out
     assert list(thingsboard.devices) == [DEVICE]
 
@@ -395,7 +403,7 @@ def test_json_is_one_object_and_nothing_else(run: Runner, thingsboard: ThingsBoa
     assert outcome.err == ""
     assert outcome.out.count("\n") == 1
     assert report["ok"] is True
-    assert report["summary"]["passed"] == len(report["checks"]) == 15
+    assert report["summary"]["passed"] == len(report["checks"]) == 16
     assert {frozenset(check) for check in report["checks"]} == {
         frozenset({"name", "status", "message", "hint", "elapsed_ms"})
     }
@@ -467,7 +475,7 @@ def test_a_customer_user_needs_a_device(run: Runner, thingsboard: ThingsBoard) -
 def test_a_customer_user_with_a_device_passes(run: Runner, thingsboard: ThingsBoard) -> None:
     thingsboard.authority = "CUSTOMER_USER"
     outcome = run("--device", "boiler / room", TB_HOST=thingsboard.url)
-    assert outcome.report["summary"]["passed"] == 15
+    assert outcome.report["summary"]["passed"] == 16
 
 
 def test_a_customer_without_devices_is_warned(run: Runner, thingsboard: ThingsBoard) -> None:
@@ -647,6 +655,7 @@ def test_an_env_file_that_is_no_text_is_told(run: Runner, tmp_path: Path) -> Non
         ["--key", GATEWAY_KEY],
         ["--kye", GATEWAY_KEY],
         ["--env-file", "no-such-file"],
+        ["--rpc", GATEWAY_KEY],
     ],
 )
 def test_wrong_usage_ends_with_2_and_repeats_no_argument(
@@ -839,7 +848,7 @@ def test_other_authorities_fail(run: Runner, thingsboard: ThingsBoard, authority
 
 def test_an_api_key_passes_without_any_login(run: Runner, thingsboard: ThingsBoard) -> None:
     outcome = run(TB_HOST=thingsboard.url, TB_API_KEY=TB_KEY, TB_USERNAME=None, TB_PASSWORD=None)
-    assert outcome.report["summary"]["passed"] == 15
+    assert outcome.report["summary"]["passed"] == 16
     assert not any("auth/login" in request.path for request in thingsboard.requests)
 
 
@@ -1027,6 +1036,42 @@ def test_attributes_that_are_not_stored_or_not_deleted_fail(
     status, said = run(TB_HOST=thingsboard.url).said("attributes")
     assert status == "fail"
     assert {"POST": "did not come back", "DELETE": "still there"}[method] in said
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "words"),
+    [
+        (409, "pass", "offline"),
+        (408, "fail", "timeout"),
+        (200, "fail", "answered"),
+        (504, "fail", "too slow"),
+        (403, "fail", "permission"),
+        (418, "fail", "418"),
+    ],
+)
+def test_a_command_to_nobody_has_to_end_as_offline(
+    run: Runner, thingsboard: ThingsBoard, status: int, verdict: str, words: str
+) -> None:
+    thingsboard.replies["POST /api/plugins/rpc/"] = Reply(status)
+    found, said = run(TB_HOST=thingsboard.url).said("rpc")
+    assert found == verdict
+    assert words in said
+
+
+def test_a_named_device_is_sent_nothing_unasked(run: Runner, thingsboard: ThingsBoard) -> None:
+    assert "--rpc" in run("--device", DEVICE, TB_HOST=thingsboard.url).check("rpc")["message"]
+    assert not [each for each in thingsboard.requests if "/rpc/twoway" in each.path]
+
+
+@pytest.mark.parametrize(("status", "verdict", "word"), [(200, "pass", "answered"), (409, "warn", "offline")])
+def test_a_named_device_is_sent_the_command_that_is_asked_for(
+    run: Runner, thingsboard: ThingsBoard, status: int, verdict: str, word: str
+) -> None:
+    thingsboard.replies["POST /api/plugins/rpc/"] = Reply(status, {"ok": True})
+    found, said = run("--device", DEVICE, "--rpc", "getState", TB_HOST=thingsboard.url).said("rpc")
+    assert (found, word in said) == (verdict, True)
+    (sent,) = [each.body for each in thingsboard.requests if "/rpc/twoway" in each.path]
+    assert sent == {"method": "getState", "params": {}, "timeout": 5000}
 
 
 def test_a_failed_check_does_not_keep_the_device(run: Runner, thingsboard: ThingsBoard) -> None:
@@ -1281,7 +1326,7 @@ def test_a_proxy_carries_every_request(run: Runner, certificates: Path) -> None:
     """The name tb.test resolves nowhere: only the proxy can know it."""
     with tls_thingsboard(certificates, "other") as stub, Proxy(stub.url).tunnel() as proxy:
         outcome = run(TB_HOST="https://tb.test", TB_CA_FILE=str(certificates / "ca.pem"), HTTPS_PROXY=proxy)
-    assert outcome.report["summary"]["passed"] == 15
+    assert outcome.report["summary"]["passed"] == 16
     assert "through the proxy 127.0.0.1:" in outcome.said("configuration")[1]
     assert "proxy-secret" not in outcome.out
 
@@ -1305,7 +1350,7 @@ def test_the_gateway_is_checked_too(run: Runner, thingsboard: ThingsBoard, gatew
     gateway.ready["redis"] = {"status": "disabled"}
     outcome = run("--gateway", gateway.url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url)
     assert outcome.code == 0
-    assert outcome.report["summary"]["passed"] == 23
+    assert outcome.report["summary"]["passed"] == 25
     assert outcome.check("gateway_ready")["message"] == "configuration ok, thingsboard ok, redis disabled"
     assert outcome.check("gateway_whoami")["message"] == "scopes: devices:read, telemetry:write"
     assert [check["name"] for check in outcome.report["checks"]][-1] == "clean_up"
@@ -1391,6 +1436,8 @@ def test_what_the_gateway_answers_is_explained(
         ("gateway_whoami", {"GET /api/v1/tb/whoami": Reply(404)}, "404"),
         ("gateway_telemetry", {"POST /api/v1/tb/devices/": Reply(404)}, "may not see the device"),
         ("gateway_telemetry", {"POST /api/v1/tb/devices/": Reply(201)}, "did not come back"),
+        ("gateway_rpc", {"POST /api/v1/tb/devices/": Reply(502)}, "no usable answer"),
+        ("gateway_rpc", {"POST /api/v1/tb/devices/": Reply(200, {"outcome": "answered"})}, "not there"),
     ],
 )
 def test_gateway_faults_are_told(

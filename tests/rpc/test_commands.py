@@ -1,6 +1,7 @@
 """Commands that wait for a device: what became of each, and that none is sent twice."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -278,3 +279,23 @@ async def test_what_a_device_did_shows_in_the_next_read(
     await asyncio.gather(switch(), gateway.post(f"{device.path}/rpc/twoway", json=COMMAND))
     assert (await gateway.get(path)).json()["data"]["light"]["value"] == "on"
     await early
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("setLight", "setLight"), ("a.b:c-d/e_1", "a.b:c-d/e_1"), ("set the light", None), ("m" * 65, None)],
+)
+async def test_each_command_is_in_the_security_log_without_its_parameters(
+    gateway: httpx.AsyncClient,
+    device: HttpDevice,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    told: str | None,
+) -> None:
+    body = {"method": method, "params": {"pin": "4711-secret"}}
+    await gateway.post(f"{device.path}/rpc/persistent", json=body)
+    text = capsys.readouterr().out
+    (event,) = [line for line in map(json.loads, text.splitlines()) if line["event"] == "command_sent"]
+    assert (event["device_id"], event["way"], event["command"]) == (device.id, "persistent", told)
+    assert event["key_id"] == "default"
+    assert "4711" not in text
