@@ -17,6 +17,8 @@ from tests.documented import DOCUMENT, answer_of
 from tests.serving import serve
 from tests.telemetry_world import DEVICES, PREFIX, START, UNKNOWN, device_id, load
 
+#: Not a request to the gateway: the device fetches a command that has been stored for it.
+DELIVERY = "delivery"
 #: Every route whose answers have a tag, and the change that each of them shows.
 TAGGED = {
     "list_devices": ("/devices", "label"),
@@ -36,6 +38,8 @@ TAGGED = {
     "list_alarms": ("/alarms", "alarm"),
     "list_device_alarms": ("/devices/{device}/alarms", "alarm"),
     "get_alarm": ("/alarms/{alarm}", "alarm"),
+    "list_rpcs": ("/devices/{device}/rpc", DELIVERY),
+    "get_rpc": ("/rpc/{rpc}", DELIVERY),
     "list_relations": ("/relations?entity_id={asset}&entity_type=ASSET", "relation"),
     "get_graph": ("/graph/{asset}", "relation"),
 }
@@ -62,6 +66,9 @@ async def test_an_answer_is_sent_again_only_when_it_has_changed(
     device = device_id(simulator)
     load(simulator, device, "a", [(START, 1)])
     ids = {"device": device, "asset": asset, "alarm": raise_alarm(simulator, device)}
+    if change == DELIVERY:
+        stored = await gateway.post(f"{DEVICES}/{device}/rpc/persistent", json={"method": "blink"})
+        ids["rpc"] = stored.headers["location"].rsplit("/", 1)[-1]
     url = PREFIX + path.format(**ids)
 
     first = await gateway.get(url)
@@ -72,16 +79,26 @@ async def test_an_answer_is_sent_again_only_when_it_has_changed(
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
     assert answer_of("GET", url.partition("?")[0], 304)
 
-    method, where, body = CHANGES[change]
-    if body is None:
-        ends = {"from": {"id": asset, "entity_type": "ASSET"}, "to": {"id": device, "entity_type": "DEVICE"}}
-        body = {**ends, "type": "Contains"}
-    changed = await gateway.request(method, PREFIX + where.format(**ids), json=body)
-    assert changed.status_code in {200, 201}, changed.text
+    if change == DELIVERY:
+        await simulator.world.rpcs.poll(device, timeout_ms=0)
+    else:
+        await make(gateway, change, ids)
     other = await gateway.get(url, headers={"If-None-Match": tag})
     assert other.status_code == 200
     assert other.headers["etag"] != tag
     assert other.json()["status"] == "success"
+
+
+async def make(gateway: httpx.AsyncClient, change: str, ids: dict[str, str]) -> None:
+    method, where, body = CHANGES[change]
+    if body is None:
+        ends = {
+            "from": {"id": ids["asset"], "entity_type": "ASSET"},
+            "to": {"id": ids["device"], "entity_type": "DEVICE"},
+        }
+        body = {**ends, "type": "Contains"}
+    changed = await gateway.request(method, PREFIX + where.format(**ids), json=body)
+    assert changed.status_code in {200, 201}, changed.text
 
 
 def test_the_document_names_the_routes_with_tags() -> None:

@@ -81,6 +81,7 @@ class TestWhatIsGood:
             "tb_verify_tls": False,
             "tb_timeout_seconds": 7.5,
             "tb_max_connections": 3,
+            "tb_max_rpcs": 7,
             "tb_queue_seconds": 1.5,
             "description": "The north.",
         }
