@@ -101,7 +101,10 @@ class FairQueue:
 
     def take(self, key: str, now: float) -> Turn | None:
         """Return a turn if this key need not wait; whoever waits meanwhile may not start either."""
-        if self.pace.is_limited or not self._may_start(key):
+        # With nobody to overtake it may leave when the pace allows: a call that must not wait has no other way.
+        if self.pace.is_limited and (self._lines or self.pace.wait(now) > 0):
+            return None
+        if not self._may_start(key):
             return None
         return self._start(key, now)
 

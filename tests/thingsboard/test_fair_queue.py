@@ -303,6 +303,23 @@ class TestThingsBoardsLimit:
         assert (error.retry_after or 0) >= 1
 
 
+def test_calls_that_must_not_wait_are_served_again_after_a_refusal(loop: VirtualTime) -> None:
+    """`TB_QUEUE_SECONDS=0`: nothing ever waits, so nothing but a new call can find out."""
+    queue = FairQueue(4)
+    turn = queue.take("a", loop.time())
+    assert turn is not None
+    queue.end(turn, loop.time(), is_refused=True)
+    assert queue.take("a", loop.time()) is None
+    loop.settle(1.0)
+    probe = queue.take("a", loop.time())
+    assert probe is not None
+    assert queue.take("b", loop.time()) is None
+    queue.end(probe, loop.time(), is_refused=False)
+    loop.settle(60.0)
+    assert queue.take("b", loop.time()) is not None
+    assert not queue.pace.is_limited
+
+
 def test_an_undisturbed_call_leaves_no_trace(loop: VirtualTime) -> None:
     queue = FairQueue(4)
     for _ in range(100):
