@@ -101,7 +101,7 @@ class FairQueue:
 
     def take(self, key: str, now: float) -> Turn | None:
         """Return a turn if this key need not wait; whoever waits meanwhile may not start either."""
-        # With nobody to overtake it may leave when the pace allows: a call that must not wait has no other way.
+        # With nobody to overtake it may leave when the pace allows: who must not wait has no other way.
         if self.pace.is_limited and (self._lines or self.pace.wait(now) > 0):
             return None
         if not self._may_start(key):

@@ -10,7 +10,7 @@ import pytest
 
 from tb_simulator.server import Simulator
 from tests.restrictions.conftest import house, keys
-from tests.restrictions.world import House, told
+from tests.restrictions.world import House, told, view_of
 from tests.rpc.conftest import BASE, UNKNOWN, HttpDevice
 
 __all__ = ["house", "keys"]
@@ -84,6 +84,36 @@ async def test_a_restricted_key_reaches_the_rpcs_of_its_devices_only(
             events = await client.get(f"{BASE}/rpc/{rpc_id}/events")
             assert told(events) == missing
             assert (await keys.free.get(f"{BASE}/rpc/{rpc_id}")).status_code == 200
+
+
+async def test_a_stream_ends_for_a_key_that_may_not_see_the_device_any_more(
+    keys: SimpleNamespace, house: House
+) -> None:
+    rpc_id = await stored(keys.free, house.lamp)
+    view = view_of(keys.app, keys.given["customer"])
+    states = view.rpc.follow(await view.rpc.get(rpc_id))
+    assert (await anext(states))["status"] == "QUEUED"
+    house.give_to(house.lamp, house.bert)
+    keys.clock.seconds += 3_600
+    await keys.free.delete(f"{BASE}/devices/{house.lamp}")
+    last = await anext(states)
+    assert (last["status"], last["response"]) == ("DELETED", None)
+    assert [each async for each in states] == []
+
+
+async def test_an_answer_given_after_a_device_was_lost_is_not_shown(
+    keys: SimpleNamespace, house: House, simulator: Simulator
+) -> None:
+    rpc_id = await stored(keys.free, house.lamp)
+    view = view_of(keys.app, keys.given["customer"])
+    states = view.rpc.follow(await view.rpc.get(rpc_id))
+    await anext(states)
+    house.give_to(house.lamp, house.bert)
+    keys.clock.seconds += 3_600
+    message = await simulator.world.rpcs.poll(house.lamp, 1_000)
+    assert message is not None
+    simulator.world.rpcs.answer(house.lamp, message.number, b'"a secret"')
+    assert [(each["status"], each["response"]) async for each in states] == [("DELETED", None)]
 
 
 async def test_commands_of_all_kinds_need_their_scopes(
