@@ -1,6 +1,7 @@
 """Histories of a ThingsBoard that is slow, busy or full of large values: all of it comes, at a fair price."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -45,8 +46,13 @@ class SlowTelemetry:
             raise UpstreamTimeout(note="upstream_request_timeout")
         if self.faults:
             raise self.faults.pop(0)
-        found = {key: [p for p in self.stored[key] if start <= p["ts"] < end][:limit] for key in keys}
+        found = {key: self._between(key, start, end)[:limit] for key in keys}
         return {key: points for key, points in found.items() if points}
+
+    def _between(self, key: str, start: int, end: int) -> list[Point]:
+        points = self.stored[key]
+        first, last = (bisect_left(points, ts, key=lambda point: point["ts"]) for ts in (start, end))
+        return points[first:last]
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -28,7 +28,7 @@ def request_head(path: str) -> bytes:
 def device(simulator: Simulator) -> str:
     """A device with 40 pages of history."""
     found = device_id(simulator)
-    load(simulator, found, "temperature", [(START + n, n) for n in range(POINTS)])
+    simulator.world.telemetry.load(found, "temperature", range(START, START + POINTS), range(POINTS))
     return found
 
 
