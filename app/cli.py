@@ -16,6 +16,7 @@ from app.http_protocol import GatewayProtocol
 from app.keys import arguments as keys_arguments
 from app.keys import commands as keys_commands
 from app.keys import store
+from app.web_socket_protocol import MOST_FRAME_BYTES, GatewayWebSocket
 
 log = structlog.get_logger("gateway")
 
@@ -72,6 +73,9 @@ def serve(loaded: settings.Settings) -> None:
         workers=loaded.workers,
         loop="uvloop",
         http=GatewayProtocol,
+        ws=GatewayWebSocket,
+        ws_max_size=MOST_FRAME_BYTES,
+        ws_per_message_deflate=False,
         # The client-address stage decides whom to believe.
         proxy_headers=False,
         server_header=False,

@@ -11,6 +11,7 @@ from app.services.files import FileTurns
 from app.services.restricted import restricted
 from app.settings import Settings
 from app.thingsboard.client import ThingsBoardClient
+from app.upstreams import Upstreams
 
 
 async def _settings(request: Request) -> Settings:
@@ -25,13 +26,14 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
-async def _upstream(request: Request) -> ThingsBoardClient:
+def upstream_of(upstreams: Upstreams, caller: Caller) -> ThingsBoardClient:
     """Return ThingsBoard as the caller's key may see it: what a restriction hides is not there."""
-    caller = await _caller(request)
-    upstream: ThingsBoardClient = request.app.state.upstreams[caller.upstream].client
-    if caller.restrictions is None:
-        return upstream
-    return restricted(upstream, caller.restrictions)
+    upstream = upstreams[caller.upstream].client
+    return upstream if caller.restrictions is None else restricted(upstream, caller.restrictions)
+
+
+async def _upstream(request: Request) -> ThingsBoardClient:
+    return upstream_of(request.app.state.upstreams, await _caller(request))
 
 
 async def _file_turns(request: Request) -> FileTurns:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,12 +18,15 @@ from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health
 from app.api.v1 import ROUTERS
 from app.counters import MemoryCounters
+from app.draining import DRAIN
 from app.errors import GatewayError
 from app.keys.store import load as load_keys
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
 from app.redis_counters import RedisCounters
+from app.services.live_channels import Channels
+from app.services.streams import Streams
 from app.settings import Settings
 from app.thingsboard.transport import Transport
 from app.upstreams import Upstreams
@@ -61,6 +65,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.upstreams = Upstreams.build(
         configured, transport, latest_cache_seconds=settings.latest_cache_seconds
     )
+    app.state.streams, app.state.channels = Streams(keys, settings.streams_per_key), Channels()
     for router in (health.router, docs.router, *ROUTERS):
         # Not included: FastAPI would build each route again, in 0.1 s of the first request that goes its way.
         app.router.routes.extend(router.routes)
@@ -87,11 +92,12 @@ def _methods_at(request: Request) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     probe = app.state.probe = asyncio.create_task(app.state.upstreams.probe())
     watch = asyncio.create_task(app.state.keys.watch())
     try:
-        yield
+        # Handed to each connection: it tells the streams when the server stops.
+        yield {DRAIN: app.state.streams.drain}
     finally:
         probe.cancel()
         watch.cancel()

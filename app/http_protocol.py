@@ -15,6 +15,7 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.draining import drain
 from app.http_heads import RefusedRequest, check_head, reason_of, render, without_upgrade
 
 log = structlog.get_logger("connection")
@@ -240,6 +241,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Drain: answer what has come and what is under way, then close."""
+        drain(self.app_state)
         self._is_draining = True
         if self._is_answering():
             self.cycle.keep_alive = False

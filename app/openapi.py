@@ -15,6 +15,7 @@ from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
 from app.openapi_error_examples import ERROR_EXAMPLES
 from app.schemas.common import ErrorBody, RateLimitError
+from app.schemas.live import LiveEventBody
 from app.schemas.rpc import RpcEvent
 
 Document = dict[str, Any]
@@ -24,6 +25,8 @@ TAGS = {
     "devices": "Devices and their types.",
     "assets": "Assets (buildings, floors, lines) and their types.",
     "telemetry": "Time series: newest values, whole history, aggregates, uploads.",
+    "live": "Streams that do not end: leave them out of generated SDKs, and read them as server-sent events. "
+    "The WebSocket `/api/v1/tb/ws` tells the same for devices that come and go.",
     "attributes": "Server, shared and client attributes.",
     "alarms": "Alarms: find, acknowledge, clear.",
     "rpc": "Commands to devices: sent and awaited, or stored until the device comes.",
@@ -94,7 +97,7 @@ def build(app: FastAPI) -> Document:
     components["securitySchemes"] = {"ApiKey": SECURITY_SCHEME}
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
-    components["schemas"] |= _schemas_of(ErrorBody, RateLimitError, RpcEvent)
+    components["schemas"] |= _schemas_of(ErrorBody, RateLimitError, LiveEventBody, RpcEvent)
     components["parameters"] = {"IfNoneMatch": IF_NONE_MATCH}
     components["headers"] = {"ETag": ETAG}
     components["responses"] = {f"Error{status}": _error_response(status) for status in ERROR_DESCRIPTIONS}
@@ -176,7 +179,7 @@ def _add_revalidation(operation: dict[str, Any]) -> None:
 
 def _statuses(operation: dict[str, Any], path: str, method: str) -> list[int]:
     statuses = set(ALWAYS)
-    if "{" in path or "relations" in path:
+    if "{" in path or "relations" in path or path.endswith("/stream"):
         statuses.add(404)
     if "requestBody" in operation:
         statuses |= {413, 415}

@@ -12,6 +12,10 @@ METER = "06656800-e62a-11f1-9212-1192b8cbba80"
 BUILDING = "069d19d0-e62a-11f1-9212-1192b8cbba80"
 FLOOR = "06a13880-e62a-11f1-9212-1192b8cbba80"
 
+STREAM = {
+    "text/event-stream": "event: telemetry\nid: AQkpiVz2\n"
+    f'data: {{"device_id":"{BOILER}","key":"temperature","ts":{TS},"value":21.5}}\n\n'
+}
 DEVICE = {
     "id": {"entityType": "DEVICE", "id": BOILER},
     "createdTime": 1_767_139_200_000,
@@ -117,6 +121,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             },
         )
     },
+    "stream_telemetry": {"response": STREAM},
+    "stream_telemetry_of_devices": {"response": STREAM},
     "get_whoami": {
         "response": success(
             name="analytics",

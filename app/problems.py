@@ -126,13 +126,11 @@ def wants_problem_json(scope: Scope) -> bool:
     return wanted > 0 and wanted >= weights.get("application/json", 0.0)
 
 
-def render(error: errors.GatewayError, scope: Scope) -> Response:
-    """Make the one error shape (or RFC 9457 when asked for) of this error."""
+def body_of(error: errors.GatewayError, scope: Scope) -> dict[str, Any]:
+    """Return the members of the one error shape."""
     status, code = answer_for(error)
     context: RequestContext | None = scope.get(KEY)
-    if context is not None:
-        context.error_code, context.error_note = code, error.note
-    body: dict[str, Any] = {
+    return {
         "status": status,
         "message": error.message,
         "error_code": code,
@@ -140,6 +138,15 @@ def render(error: errors.GatewayError, scope: Scope) -> Response:
         "details": error.details,
         "request_id": context.request_id if context else None,
     }
+
+
+def render(error: errors.GatewayError, scope: Scope) -> Response:
+    """Make the one error shape (or RFC 9457 when asked for) of this error."""
+    status, code = answer_for(error)
+    context: RequestContext | None = scope.get(KEY)
+    if context is not None:
+        context.error_code, context.error_note = code, error.note
+    body = body_of(error, scope)
     headers: dict[str, str] = dict(error.headers)
     retry_after = error.retry_after
     if retry_after is None and status == 503:  # noqa: PLR2004 - the HTTP status itself

@@ -140,6 +140,13 @@ class Settings(UpstreamFields, BaseSettings):
         description="How old latest values may be, per worker; their `Age` header says how old they are. "
         "0 asks ThingsBoard each time.",
     )
+    streams_per_key: int = Field(
+        default=100,
+        ge=0,
+        le=100_000,
+        description="Live streams and WebSockets that a key may have open at once, per worker, unless it has "
+        "a `max_streams` of its own.",
+    )
     stream_body_limit: int = Field(
         default=1 << 30, ge=1 << 20, description="Longest NDJSON or CSV upload in bytes, unpacked."
     )

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.http_protocol import GatewayProtocol
+from app.web_socket_protocol import MOST_FRAME_BYTES, GatewayWebSocket
 
 
 @asynccontextmanager
@@ -18,6 +19,9 @@ async def serve(app: FastAPI, **options: Any) -> AsyncIterator[str]:
         app,
         **{
             "http": GatewayProtocol,
+            "ws": GatewayWebSocket,
+            "ws_max_size": MOST_FRAME_BYTES,
+            "ws_per_message_deflate": False,
             "lifespan": "on",
             "log_config": None,
             "access_log": False,

@@ -15,6 +15,7 @@ from app.middleware.client_address import ClientAddress
 from app.middleware.cors import CORS
 from app.middleware.dispatch import Answering, Dispatch
 from app.middleware.error_sanitiser import ErrorSanitiser
+from app.middleware.first_frame import FirstFrameKey
 from app.middleware.rate_limits import RateLimitStage, address_key, declare
 from app.middleware.request_id import RequestId
 from app.middleware.security_headers import SecurityHeaders
@@ -24,6 +25,7 @@ from app.settings import Settings
 
 #: Their bodies are read piece by piece, so the limit for bodies held in memory does not apply.
 STREAMED_PATHS = ("/api/v1/tb/telemetry/bulk",)
+WEB_SOCKET_PATHS = ("/api/v1/tb/ws",)
 #: Requests without a valid key that an address may make.
 FAILED_KEYS = "20/minute"
 
@@ -55,6 +57,7 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
         if "*" not in settings.allowed_hosts
         else None,
         Middleware(BodyLimit, limits_by_path=dict.fromkeys(STREAMED_PATHS, settings.stream_body_limit)),
+        Middleware(FirstFrameKey, paths=WEB_SOCKET_PATHS, origins=settings.backend_cors_origins),
         Middleware(
             APIKeyStage,
             keys=gatekeepers.keys,
@@ -68,6 +71,6 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
             counters=gatekeepers.counters,
             is_charged_by_device=settings.rate_limit_bulk_cost == "devices",
         ),
-        Middleware(Dispatch, find=gatekeepers.find_route),
+        Middleware(Dispatch, find=gatekeepers.find_route, web_sockets=WEB_SOCKET_PATHS),
     ]
     return [stage for stage in stages if stage is not None]

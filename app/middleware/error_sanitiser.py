@@ -14,6 +14,10 @@ from app.security_events import SecurityLog
 
 log = structlog.get_logger("errors")
 
+BEGINNINGS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+#: Close code of a WebSocket: what went wrong was nothing of the caller's.
+SERVER_FAULT = 1011
+
 
 class ErrorSanitiser:
     """Answer an exception; once an answer has begun, cut it so that no client takes it for whole."""
@@ -29,7 +33,7 @@ class ErrorSanitiser:
         async def watching(message: Message) -> None:
             nonlocal started
             if not started:
-                started = message["type"] in {"http.response.start", "websocket.accept"}
+                started = message["type"] in BEGINNINGS
                 if context.notes:
                     self.security_log.write(scope)
             await send(message)
@@ -42,12 +46,17 @@ class ErrorSanitiser:
             gateway_error = as_gateway_error(error)
             if isinstance(gateway_error, InternalError):
                 log.exception("internal_error", request_id=context.request_id)
-            answer = render(gateway_error, scope)
-            if not started:
-                await answer(scope, receive, watching)
+            answer = cut if started else render(gateway_error, scope)
+            await answer(scope, receive, watching)
         finally:
             # Of an answer that had begun, or of a caller who has left.
             if context.notes:
                 self.security_log.write(scope)
         # Returning without the final body message makes the server close the connection.
         return None
+
+
+async def cut(scope: Scope, _receive: Receive, send: Send) -> None:
+    """End an answer that has begun: a WebSocket with a word, HTTP by not completing it."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": SERVER_FAULT})

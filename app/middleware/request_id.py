@@ -11,6 +11,10 @@ from app.context import CURRENT, KEY, RequestContext
 ACCEPTABLE = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 
 
+#: What begins an answer, a WebSocket's too.
+HEADS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+
+
 class RequestId:
     """Take the caller's `X-Request-ID` when it is well-formed, else make one; answer with it."""
 
@@ -26,10 +30,9 @@ class RequestId:
         CURRENT.set(context)
 
         async def with_headers(message: Message) -> None:
-            # Also `websocket.http.response.start`: the refusal of a WebSocket.
-            if message["type"].endswith("http.response.start"):
+            if message["type"] in HEADS:
                 message["headers"] = [
-                    *message["headers"],
+                    *message.get("headers", ()),
                     *context.response_headers,
                     (b"x-request-id", request_id.encode()),
                 ]

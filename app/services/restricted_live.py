@@ -42,6 +42,10 @@ class RestrictedLive(LiveFeed):
             self._checking.cancel()
             self._checking = None
 
+    def snapshot(self, device_id: str, *, attributes: bool) -> list[LiveEvent]:
+        """Return what is the case with a device that was attached to here."""
+        return self._feed.snapshot(device_id, attributes=attributes)
+
     async def _recheck_visible(self) -> None:
         while True:
             await asyncio.sleep(self.recheck_seconds)

@@ -33,6 +33,8 @@ MOST_SEEN = 128
 MOST_MISSED = 20_000
 #: Frames that wait meanwhile.
 MOST_WAITING = 5_000
+#: Rows told in one turn of the event loop; a frame may have thousands.
+ROWS_AT_ONCE = 500
 ATTEMPTS = 4
 RETRY_SECONDS = 0.5
 
@@ -114,7 +116,7 @@ class LiveDevice:
             if len(self._backlog) > MOST_WAITING:
                 self._backlog.popleft()
                 self._has_lost = True
-        elif self._needs_reading(batch):
+        elif len(batch.rows) > ROWS_AT_ONCE or self._needs_reading(batch):
             self._work = asyncio.create_task(self._catch_up(batch), context=Context())
         else:
             self._tell(batch)
@@ -136,7 +138,10 @@ class LiveDevice:
             while True:
                 if self._needs_reading(batch):
                     await self._read_for(batch)
-                self._tell(batch)
+                for start in range(0, len(batch.rows), ROWS_AT_ONCE):
+                    self._tell(batch._replace(rows=batch.rows[start : start + ROWS_AT_ONCE]))
+                    # Those who listen have to have a chance to read meanwhile.
+                    await asyncio.sleep(0)
                 if self._has_lost:
                     self._has_lost = False
                     self._tell_gap("the gateway could not keep up", None)
@@ -209,8 +214,10 @@ class LiveDevice:
 
     async def _fill(self, spans: dict[str, tuple[int, int]]) -> None:
         missed = await read_missed(self._telemetry, self.id, spans, most=MOST_MISSED)
-        for ts, key, value in missed.points:
+        for place, (ts, key, value) in enumerate(missed.points):
             self._tell_point(ts, key, value)
+            if place % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+                await asyncio.sleep(0)
         for key, (_, end) in missed.unread.items():
             self._tell_gap("more was missed than the gateway reads", end - 1, key)
 
@@ -269,7 +276,7 @@ class LiveDevice:
 
     def _tell_attributes(self, batch: Batch) -> None:
         scope = ATTRIBUTES[batch.source]
-        if batch.is_first:
+        if batch.is_first and len(batch.rows) <= ROWS_AT_ONCE:
             there = {key for _, key, _ in batch.rows}
             self._values = {
                 name: event for name, event in self._values.items() if name[0] != scope or name[1] in there

@@ -104,6 +104,11 @@ class LiveFeed:
         if watched is not None and wanted_attributes is not None:
             self._release(watched, attributes=wanted_attributes)
 
+    def snapshot(self, device_id: str, *, attributes: bool) -> list[LiveEvent]:
+        """Return what is the case with a device that somebody is attached to, as first events."""
+        watched = self._watched.get(device_id)
+        return [] if watched is None else watched.device.snapshot(attributes=attributes)
+
     async def aclose(self) -> None:
         """End everything."""
         if self._idle is not None:

@@ -1,7 +1,6 @@
 """The feed alone: one socket, one subscription a device, nothing lost, nothing twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -11,21 +10,15 @@ from app.thingsboard.live_feed import LiveFeed
 from app.thingsboard.live_listener import Listener
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
+from tests.live.conftest import feed_of
 
 T = 1_760_000_000_000
 UNKNOWN = "00000000-0000-0000-0000-000000000007"
 
 
 @pytest.fixture
-async def feed(gateway: httpx.AsyncClient) -> AsyncIterator[LiveFeed]:
-    live: LiveFeed = gateway.app.state.upstreams["default"].client.live  # type: ignore[attr-defined]
-    live.pause_seconds = live.longest_pause_seconds = 0.001
-    return live
-
-
-@pytest.fixture
-def device(simulator: Simulator) -> str:
-    return next(each.id for each in simulator.world.every("DEVICE") if each.name == "Thermostat T1")
+def feed(gateway: httpx.AsyncClient) -> LiveFeed:
+    return feed_of(gateway.app)  # type: ignore[attr-defined]
 
 
 async def values_of(events: Listener, key: str, until: object) -> list[object]:
