@@ -13,10 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from app.context import CURRENT, KEY, RequestContext
 from app.keys import store
-from app.security_events import MOST_SUBJECTS, SecurityLog, note_once
+from app.middleware.error_sanitiser import ErrorSanitiser
+from app.middleware.request_id import RequestId
+from app.security_events import MOST_SUBJECTS, SecurityLog, note_denied_object, note_once
 from app.services.restricted import NOBODY
 from tests.conftest import API_KEY, GatewayFactory
 from tests.restrictions.conftest import house, keys
@@ -228,6 +231,25 @@ class TestObjects:
         events = told()
         assert [event["request_id"] for event in events] == [f"number-{number}" for number in range(20)]
         assert [event["key_id"] for event in events] == ["asset", "devices"] * 10
+
+    async def test_a_websocket_that_lasts_tells_at_once(self, told: Told) -> None:
+        seen: list[list[str]] = []
+
+        async def subscriptions(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "websocket.accept"})
+            for device_id in (MISSING, MISSING):
+                note_denied_object("DEVICE", device_id)
+                await send({"type": "websocket.send", "text": "refused"})
+
+        async def sent(message: Message) -> None:
+            seen.append([event["event"] for event in told()])
+
+        async def nothing() -> Message:
+            raise AssertionError
+
+        stage = RequestId(ErrorSanitiser(subscriptions, security_log=SecurityLog(lambda _: "/ws")))
+        await stage({"type": "websocket", "headers": [], "path": "/ws"}, nothing, sent)
+        assert seen == [[], ["object_denied"], ["object_denied"]]
 
 
 class TestLimits:

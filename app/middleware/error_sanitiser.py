@@ -29,11 +29,12 @@ class ErrorSanitiser:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
         context, started = context_of(scope), False
+        lasts = scope["type"] == "websocket"
 
         async def watching(message: Message) -> None:
             nonlocal started
-            if not started:
-                started = message["type"] in BEGINNINGS
+            if not started or lasts:
+                started = started or message["type"] in BEGINNINGS
                 if context.notes:
                     self.security_log.write(scope)
             await send(message)
