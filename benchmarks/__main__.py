@@ -10,22 +10,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import bulk, economy, export, fairness, list_call, report, starting
+from benchmarks import bulk, economy, export, fairness, list_call, live, report, starting
 from benchmarks.bench import FULL, QUICK, Bench
 from benchmarks.figures import Result
 from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds
 
 #: SIGINT too: a shell starts background jobs with it ignored.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def unbuilt(_: Bench) -> list[Result]:
-    """Name what is promised and does not exist yet."""
-    return [
-        Result.not_built("1,000 live subscribers on 10 devices", "<= 1", "ThingsBoard WebSockets"),
-        Result.not_built("an update reaches 1,000 live subscribers", "<= 250", "ms"),
-        Result.not_built("memory of a live subscriber", "<= 64", "KiB"),
-    ]
 
 
 GROUPS: dict[str, Callable[[Bench], list[Result]]] = {
@@ -35,10 +26,10 @@ GROUPS: dict[str, Callable[[Bench], list[Result]]] = {
     "bulk": bulk.measure_time,
     "stream": bulk.measure_stream,
     "export": export.measure,
+    "live": live.measure,
     "economy": economy.measure,
     "fairness": fairness.measure,
     "starting": starting.measure,
-    "unbuilt": unbuilt,
 }
 
 
