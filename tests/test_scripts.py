@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.settings import Settings
@@ -22,6 +24,7 @@ from tb_simulator.server import Simulator
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-key-for-the-demo-0123456789"
 PATIENCE = 60
+PORTS = ("PORT", "TB_SIMULATOR_PORT", "SMART_HOME_PORT")
 
 
 @dataclass
@@ -63,7 +66,7 @@ def tree(tmp_path: Path) -> Path:
     tree.mkdir()
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, tree / name)
-    for name in ("app", "tb_simulator"):
+    for name in ("app", "examples", "tb_simulator"):
         (tree / name).symlink_to(ROOT / name)
     (tree / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
@@ -84,7 +87,7 @@ async def start(tree: Path) -> AsyncIterator[Start]:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=tree.parent,
-            env=inherited | {"PORT": "0", "TB_SIMULATOR_PORT": "0"} | variables,
+            env=inherited | dict.fromkeys(PORTS, "0") | variables,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -256,6 +259,43 @@ async def test_a_thingsboard_that_is_away_is_no_reason_to_stop(start: Start, tre
     script = await start(str(tree / "scripts" / "demo"), **variables)
     await script.read_until("Ctrl-C ends it.")
     assert "ThingsBoard lists no devices yet" in script.said
+
+
+async def test_smart_home_lets_two_people_in_and_leaves_nothing_behind(start: Start, tree: Path) -> None:
+    """A `.env` that is meant for the gateway of this machine changes nothing."""
+    (tree / ".env").write_text(f"TB_HOST=http://127.0.0.1:1\nAPI_KEY={KEY}\n")
+    temporary = tree.parent / "temporary"
+    temporary.mkdir()
+    script = await start(str(tree / "scripts" / "smart_home"), TMPDIR=str(temporary))
+    await script.read_until("Ctrl-C ends it")
+    url = re.findall(r"^Smart Home  (\S+)$", script.said, re.MULTILINE)[0]
+    people = re.findall(r"(\S+@example.com) +password (\S+)", script.said)
+    rooms = []
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        assert "<title>Smart Home</title>" in (await client.get("/")).text
+        for email, password in people:
+            answer = await client.post("/auth/login", json={"email": email, "password": password})
+            headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+            home = (await client.get("/homes", headers=headers)).json()[0]["id"]
+            states = (await client.get(f"/homes/{home}/latest", headers=headers)).json()
+            assert all("temperature" in state["values"] for state in states)
+            rooms.append(len(states))
+    assert rooms == [3, 1]
+    children = children_of(script.process.pid)
+    assert len(children) == 3
+    os.killpg(script.process.pid, signal.SIGINT)
+    assert await script.end() == 0
+    assert not [pid for pid in children if is_running(pid)]
+    assert not list(temporary.iterdir())
+    assert not [log for log in (tree / ".venv" / "demo-logs").iterdir() if "Traceback" in log.read_text()]
+
+
+async def test_smart_home_tells_a_busy_port_before_anything_starts(start: Start, tree: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        script = await start(str(tree / "scripts" / "smart_home"), SMART_HOME_PORT=port)
+        assert await script.end() == 2
+    assert f"Choose another one: SMART_HOME_PORT={int(port) + 1} scripts/smart_home" in script.said
 
 
 async def test_changed_requirements_are_installed_once(start: Start, tree: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.datastructures import MutableHeaders
@@ -13,6 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.smart_home import errors
+from examples.smart_home.database import DATABASE_FAULTS
+
+log = structlog.get_logger("smart_home")
 
 #: The framework's own refusals.
 REFUSALS = {
@@ -33,6 +37,17 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+#: Everything that is raised, each class as the framework looks it up.
+ANSWERED = (
+    errors.SmartHomeError,
+    StaleDataError,
+    *DATABASE_FAULTS,
+    RequestValidationError,
+    HTTPException,
+    Exception,
+)
 
 
 class Headers:
@@ -63,6 +78,9 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, StaleDataError):
         # What was to be changed has been deleted meanwhile.
         error = errors.NotFound()
+    elif isinstance(error, DATABASE_FAULTS):
+        log.error("database_failed", reason=type(error).__name__)
+        error = errors.DatabaseUnavailable(retry_after=1)
     if isinstance(error, errors.SmartHomeError):
         headers = {}
         if error.retry_after is not None:

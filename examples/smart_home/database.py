@@ -6,8 +6,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+#: What is raised while the database is away or too busy.
+DATABASE_FAULTS = (DBAPIError, PoolTimeout, OSError)
 BUSY_TIMEOUT_MS = 5_000
 CONNECT_SECONDS = 10
 #: Any number that nothing else in the database uses as a lock.

@@ -10,7 +10,9 @@ from starlette.requests import HTTPConnection
 from examples.smart_home.attempts import Attempts
 from examples.smart_home.database import Database
 from examples.smart_home.errors import NotAuthenticated
+from examples.smart_home.gateway import Gateway
 from examples.smart_home.live.hub import Hub
+from examples.smart_home.passwords import Passwords
 from examples.smart_home.services.accounts import Accounts
 from examples.smart_home.services.homes import Homes
 from examples.smart_home.services.rooms import Rooms
@@ -24,6 +26,8 @@ class Services:
 
     settings: Settings
     database: Database
+    gateway: Gateway
+    passwords: Passwords
     tokens: Tokens
     attempts: Attempts
     accounts: Accounts

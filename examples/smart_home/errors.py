@@ -81,6 +81,13 @@ class GatewayUnavailable(SmartHomeError):
     message = "The devices cannot be reached at the moment. Please try again shortly."
 
 
+class DatabaseUnavailable(SmartHomeError):
+    """Our own database is away."""
+
+    status, code = 503, "UNAVAILABLE"
+    message = "This does not work at the moment. Please try again shortly."
+
+
 class Overloaded(SmartHomeError):
     """More is asked for than can be done now."""
 

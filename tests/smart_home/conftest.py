@@ -54,7 +54,7 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
     name = f"test_{uuid.uuid4().hex}"
     await execute(server, f"CREATE DATABASE {name}")
     yield f"{server}/{name}"
-    await execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture

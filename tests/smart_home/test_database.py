@@ -18,6 +18,8 @@ from examples.smart_home.database import Database
 from examples.smart_home.errors import ConfigurationError
 from examples.smart_home.models import Base, Home, User
 from examples.smart_home.settings import Settings
+from tests.smart_home.conftest import Product
+from tests.smart_home.postgres import execute
 
 GIVEN = {"secret": "s" * 32, "gateway_url": "http://127.0.0.1:1", "gateway_key": "k"}
 
@@ -94,6 +96,19 @@ async def test_many_writers_at_once_wait_for_each_other(database: Database) -> N
     async with database.sessions() as session:
         assert await session.scalar(select(func.count()).select_from(User)) == 50
     await database.aclose()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_while_the_database_is_away_people_are_told_to_wait(
+    lonely: Product, postgres: str, database_url: str
+) -> None:
+    alice = await lonely.person()
+    await execute(postgres, f"DROP DATABASE {database_url.rpartition('/')[2]} WITH (FORCE)")
+    refused = await alice.client.get("/homes")
+    assert (refused.status_code, refused.json()["error_code"]) == (503, "UNAVAILABLE")
+    assert refused.headers["Retry-After"] == "1"
+    health = await alice.client.get("/health")
+    assert (health.status_code, health.json()) == (503, {"status": "unavailable"})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 // What is drawn as SVG. The chart: time from left to right, gaps where nothing was measured.
 
+/** Averages in one chart. */
+export const BUCKETS = 120;
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
 const HEIGHT = 120;
@@ -28,6 +30,7 @@ const day = (ts) => new Date(ts).toLocaleDateString([], { weekday: "short", day:
 export class Chart {
   #points = [];
   #hours = 1;
+  #open = null;
   #unit;
   #svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img" });
 
@@ -44,24 +47,28 @@ export class Chart {
   show(points, hours) {
     this.#points = points.filter((point) => typeof point.value === "number");
     this.#hours = hours;
-    this.#draw();
-  }
-
-  /** Add a point that was measured just now, or late. */
-  add(point) {
-    if (typeof point.value !== "number") return;
     const last = this.#points.at(-1);
-    if (!last || point.ts > last.ts) this.#points.push(point);
-    else if (point.ts === last.ts) last.value = point.value;
-    else return; // Older ones are in the averages when these are read again.
-    this.#thin();
+    this.#open = last ? { bucket: this.#bucketOf(last.ts), sum: last.value, count: 1 } : null;
     this.#draw();
   }
 
-  // A page that stays open for days must not hold every point: at most some thousand, the oldest first to go.
-  #thin() {
+  /** Add a point that was measured just now, to the average that is open. */
+  add({ ts, value }) {
+    // Late ones are in the averages when these are read again.
+    if (typeof value !== "number" || ts <= (this.#points.at(-1)?.ts ?? 0)) return;
+    const bucket = this.#bucketOf(ts);
+    if (this.#open?.bucket === bucket) this.#points.pop();
+    else this.#open = { bucket, sum: 0, count: 0 };
+    this.#open.sum += value;
+    this.#open.count += 1;
+    this.#points.push({ ts, value: this.#open.sum / this.#open.count });
     const start = this.#end() - this.#hours * 3_600_000;
-    while (this.#points.length && (this.#points[0].ts < start || this.#points.length > 4000)) this.#points.shift();
+    while (this.#points[0]?.ts < start) this.#points.shift();
+    this.#draw();
+  }
+
+  #bucketOf(ts) {
+    return Math.floor(ts / ((this.#hours * 3_600_000) / BUCKETS));
   }
 
   #end() {

@@ -1,11 +1,10 @@
 // One room as a card: values, chart, light.
 
 import { call } from "./api.js";
-import { bulb, Chart } from "./chart.js";
+import { bulb, BUCKETS, Chart } from "./chart.js";
 import { make, showProblem } from "./dom.js";
 
 const RANGES = [[1, "1 h"], [24, "24 h"], [168, "7 d"]];
-const BUCKETS = 120;
 const time = (ts) => new Date(ts).toLocaleTimeString();
 
 export class RoomCard {
@@ -13,6 +12,7 @@ export class RoomCard {
   #hours = 1;
   #switching = false;
   #online = null;
+  #lit = null;
   #chart = new Chart("°C");
   #status = make("span", { class: "status" });
   #temperature = make("output", { class: "reading big" }, "–");
@@ -103,7 +103,7 @@ export class RoomCard {
       this.#chart.add({ ts, value });
     } else if (key === "humidity") {
       this.#humidity.textContent = typeof value === "number" ? `${value.toFixed(0)} %` : String(value);
-    } else if (key === "light" && !this.#switching) {
+    } else if (key === "light" && !this.#switching && (value === true) !== this.#lit) {
       this.#showLight(value === true, value === true ? "On" : "Off");
     }
     const latest = Math.max(...Object.values(this.#values).map((each) => each.ts));
@@ -111,6 +111,7 @@ export class RoomCard {
   }
 
   #showLight(on, text) {
+    this.#lit = on;
     this.#light.setAttribute("aria-checked", String(on));
     this.element.classList.toggle("lit", on);
     this.#lightText.textContent = text;
