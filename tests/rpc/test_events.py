@@ -218,6 +218,32 @@ async def test_a_revoked_key_ends_its_stream(
         assert (name, rest) == ("closing", [])
 
 
+async def test_a_stopping_gateway_says_goodbye(make_gateway: GatewayFactory, device: HttpDevice) -> None:
+    app = make_gateway().app
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, headers=KEY_HEADER, timeout=60) as client:
+        rpc_id = await store(client, device)
+        async with stream(client, rpc_id) as answer:
+            events = events_of(answer)
+            await anext(events)
+            app.state.streams.drain()
+            (name, _), *rest = [event async for event in events]
+        assert (name, rest) == ("closing", [])
+
+
+async def test_streams_of_a_key_are_counted(make_gateway: GatewayFactory, device: HttpDevice) -> None:
+    app = make_gateway(streams_per_key=1).app
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, headers=KEY_HEADER, timeout=60) as client:
+        rpc_id = await store(client, device)
+        async with stream(client, rpc_id) as answer:
+            await anext(events_of(answer))
+            assert (await client.get(f"{BASE}/rpc/{rpc_id}/events")).status_code == 429
+        async with asyncio.timeout(30):
+            while len(app.state.streams):
+                await client.get("/health")
+        async with stream(client, rpc_id) as answer:
+            await anext(events_of(answer))
+
+
 async def test_what_is_wrong_is_said_before_the_stream_begins(
     served: httpx.AsyncClient, simulator: Simulator, device: HttpDevice
 ) -> None:

@@ -30,4 +30,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     bulk.router,
     attributes.router,
     rpc.router,
+    rpc.live_router,
 )
