@@ -19,7 +19,7 @@ MEDIA_TYPE = "text/event-stream"
 class LiveAnswer(Response):
     """Sends what a subscriber gets, until it or its reader ends.
 
-    `fastapi.sse` encodes each event for each reader, at 86-120 us and 57 KiB each (docs/adr/0011-live.md).
+    `fastapi.sse` encodes each event for each reader, at 86-120 us and 57 KiB each (docs/adr/0012-live.md).
 
     Args:
         beginning: sent first.
