@@ -121,8 +121,10 @@ class WorkbookFile:
         """Let go of the unfinished file."""
         # Without this a ZipFile writes its table of contents when it is collected, to a file that is closed.
         self._zip.fp = None
-        with contextlib.suppress(AttributeError):
-            self._end()
+        if self._sheet is not None:
+            # Left open it would be closed when it is collected, of which Python 3.13 prints the failure.
+            with contextlib.suppress(AttributeError):
+                self._sheet.close()
 
     def _begin(self, key: str) -> None:
         self._end()

@@ -102,6 +102,8 @@ def test_an_unfinished_workbook_is_let_go() -> None:
     book.add(("a", [Point(ts=0, value=1)]))
     book.add(("b", [Point(ts=0, value=1)]))
     book.discard()
+    assert book._sheet is not None
+    assert book._sheet.closed
     file.close()
     del book
     gc.collect()
