@@ -1,6 +1,7 @@
 """Say what works and what does not between this machine, ThingsBoard and the gateway.
 
-It stands alone: httpx, python-dotenv when installed, nothing of the gateway. ``--help`` lists the options.
+It stands alone: httpx, python-dotenv and websockets when installed, nothing of the gateway.
+``--help`` lists the options.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import time
 import tomllib
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -50,6 +51,12 @@ DAY_SECONDS = 86_400
 MOST_PAGES = 1000
 #: ThingsBoard waits so long for a device at least.
 RPC_SECONDS = 5
+#: How long a WebSocket is given to say goodbye.
+CLOSE_SECONDS = 2.0
+#: The number of our subscription: ThingsBoard reports faults of whole frames under 0 and 1.
+SUBSCRIPTION = 2
+#: What ThingsBoard closes a WebSocket with: the token was refused; a limit of the tenant profile.
+BAD_TOKEN, POLICY = 1007, 1008
 #: What version 1 of ThingsBoard's RPC routes says.
 RPC_OUTCOMES = {200: "answered", 408: "timeout", 409: "offline"}
 PREFIX = "tb_connection_check_"
@@ -508,6 +515,27 @@ class Peer:
             )
         return answer
 
+    def listen(self, path: str, **content: Any) -> Generator[str]:
+        """Yield an empty line once an event stream has begun, then its lines, until it ends or is silent."""
+        headers = {"Accept": "text/event-stream"} | content.pop("headers", {})
+        has_begun = False
+        try:
+            with self.client.stream("GET", path, headers=headers, **content) as response:
+                if response.status_code != HTTPStatus.OK:
+                    hint = GATEWAY_HINTS.get(response.status_code, "See its log for the time of this check.")
+                    raise Problem(f"{self.who} answered {response.status_code}", hint)
+                if "text/event-stream" not in response.headers.get("content-type", ""):
+                    raise Problem("what was answered is no event stream", "A proxy answers in its place.")
+                has_begun = True
+                yield ""
+                yield from response.iter_lines()
+        except httpx.TimeoutException as exc:
+            if not has_begun:
+                raise Problem(f"the stream did not begin within {self.timeout:g} s", BUFFER_HINT) from exc
+        except httpx.HTTPError as exc:
+            if not has_begun:
+                raise Problem(*self._broken(exc)) from exc
+
     def wants_tls(self) -> bool:
         """Tell whether an http:// address names a TLS port."""
         return self.url.scheme == "http" and _speaks_tls(_address(self.url), self.timeout)
@@ -533,6 +561,14 @@ class Peer:
 
 
 PROXY_HINT = "Check HTTPS_PROXY, its credentials, and NO_PROXY."
+UPGRADE_HINT = (
+    "A proxy in front of ThingsBoard must pass WebSockets on /api/ws: HTTP/1.1 with the headers Upgrade and "
+    "Connection."
+)
+BUFFER_HINT = (
+    "A proxy that buffers keeps events back: turn buffering off for text/event-stream. If there is none: see "
+    "the check 'live' and the gateway's log."
+)
 USE_HTTPS = "Write https:// in place of http://."
 TLS_HINT = "Name a private authority's certificate (PEM) in TB_CA_FILE; the host must be in the certificate."
 THINGSBOARD_HINTS = {
@@ -755,20 +791,23 @@ def check_tls(run: Run) -> str:
 
 
 def _handshake(settings: Settings, timeout: float, *, verify: bool) -> tuple[str, float]:
-    host, port = _address(settings.url)
+    plain = _open_way(settings, timeout)
+    with closing(plain):
+        context = settings.tls_context(verify=verify)
+        with context.wrap_socket(plain, server_hostname=_address(settings.url)[0]) as tls:
+            expires = (tls.getpeercert() or {}).get("notAfter")
+            return tls.version() or "TLS", ssl.cert_time_to_seconds(str(expires)) if expires else math.inf
+
+
+def _open_way(settings: Settings, timeout: float) -> socket.socket:
+    """Return a connection to ThingsBoard, through the proxy when there is one."""
     connection = http.client.HTTPConnection(*settings.peer, timeout=timeout)
     if proxy := settings.proxy:
         login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
         headers = {"Proxy-Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
-        connection.set_tunnel(host, port, headers if proxy.username else {})
+        connection.set_tunnel(*_address(settings.url), headers if proxy.username else {})
     connection.connect()
-    try:
-        context = settings.tls_context(verify=verify)
-        with context.wrap_socket(connection.sock, server_hostname=host) as tls:
-            expires = (tls.getpeercert() or {}).get("notAfter")
-            return tls.version() or "TLS", ssl.cert_time_to_seconds(str(expires)) if expires else math.inf
-    finally:
-        connection.close()
+    return connection.sock
 
 
 def _speaks_tls(address: tuple[str, int], timeout: float) -> bool:
@@ -1099,6 +1138,109 @@ def _is_same(found: object, expected: object) -> bool:
     return found == expected and isinstance(found, bool) == isinstance(expected, bool)
 
 
+def check_live(run: Run) -> str:
+    """Subscribe to the check's device over ThingsBoard's WebSocket and see a point come."""
+    if run.settings.api_key:
+        hint = (
+            "The gateway gets one for a tenant administrator's API key; a customer user needs TB_USERNAME "
+            "and TB_PASSWORD for live data."
+        )
+        raise Problem("the WebSocket needs a JWT, which an API key does not give", hint, Status.SKIP)
+    try:
+        from websockets.exceptions import (  # noqa: PLC0415  # Optional: only this check needs it.
+            ConnectionClosed,
+            InvalidStatus,
+            WebSocketException,
+        )
+        from websockets.sync.client import connect  # noqa: PLC0415
+    except ImportError as exc:
+        hint = "Run: python -m pip install 'websockets>=13'"
+        raise Problem("websockets is not installed", hint, Status.SKIP) from exc
+    settings, timeout = run.settings, run.options.timeout
+    try:
+        plain = _open_way(settings, timeout)
+    except (OSError, http.client.HTTPException) as exc:
+        if settings.proxy:
+            raise Problem(
+                "the proxy opens no way for a WebSocket", f"It must allow CONNECT. {PROXY_HINT}"
+            ) from exc
+        raise Problem("no connection for a WebSocket", "ThingsBoard was just there: see its log.") from exc
+    plain.settimeout(None)
+    tls = settings.tls_context(verify=settings.verify_tls) if settings.url.scheme == "https" else None
+    address = f"ws{settings.url.scheme.removeprefix('http')}://{settings.url.netloc}/api/ws"
+    # With a socket of ours redirects are not followed: the token goes nowhere else.
+    options: dict[str, Any] = {"sock": plain, "ssl": tls, "compression": None, "max_size": None}
+    try:
+        with (
+            closing(plain),
+            connect(address, open_timeout=timeout, close_timeout=CLOSE_SECONDS, **options) as wire,
+        ):
+            return _follow(run, wire)
+    except ConnectionClosed as exc:
+        raise Problem(*_farewell(exc.rcvd.code if exc.rcvd else None)) from exc
+    except (WebSocketException, ValueError) as exc:
+        refusal = exc if isinstance(exc, InvalidStatus) else exc.__cause__ or exc.__context__
+        status = f" ({refusal.response.status_code})" if isinstance(refusal, InvalidStatus) else ""
+        raise Problem(f"the WebSocket handshake was refused{status}", UPGRADE_HINT) from exc
+    except TimeoutError as exc:
+        raise Problem(f"no answer to the WebSocket handshake within {timeout:g} s", UPGRADE_HINT) from exc
+    except OSError as exc:
+        raise Problem("the connection broke in the WebSocket handshake", UPGRADE_HINT) from exc
+
+
+def _farewell(code: int | None) -> tuple[str, str]:
+    if code == BAD_TOKEN:
+        return "ThingsBoard refused the token on its WebSocket", THINGSBOARD_HINTS[401]
+    if code == POLICY:
+        hint = "The tenant profile limits WebSocket sessions and subscriptions: close others or raise it."
+        return f"ThingsBoard's WebSocket closed for a limit ({code})", hint
+    how = f"({code})" if code else "without a word"
+    return f"the WebSocket was closed {how}", f"See ThingsBoard's log. {UPGRADE_HINT}"
+
+
+def _follow(run: Run, wire: Any) -> str:
+    """Authenticate, subscribe without scope and keys, upload a point and wait for it."""
+    wire.send(json.dumps({"authCmd": {"cmdId": 0, "token": run.tokens["token"]}, "cmds": []}))
+    command = {"type": "TIMESERIES", "entityType": "DEVICE", "entityId": run.device_id, "cmdId": SUBSCRIPTION}
+    wire.send(json.dumps({"cmds": [command]}))
+    if not any(frame.get("subscriptionId") == SUBSCRIPTION for frame in _frames(run, wire)):
+        raise Problem(
+            f"the WebSocket is open, but silent for {run.options.timeout:g} s",
+            f"Frames get lost, or ThingsBoard is overloaded. {UPGRADE_HINT}",
+        )
+    key, ts = run.key("temperature"), run.next_ts()
+    run.has_written = True
+    body = {"ts": ts, "values": {key: 25.6}}
+    started = time.monotonic()
+    run.thingsboard.expect("POST", f"{run.telemetry_path}/timeseries/ANY", json=body)
+    for frame in _frames(run, wire):
+        points = (frame.get("data") or {}).get(key) or []
+        if any(point[0] == ts for point in points):
+            return f"a point was told {(time.monotonic() - started) * 1000:.0f} ms after its upload began"
+    raise Problem(
+        f"a point was stored, but not told within {run.options.timeout:g} s",
+        "ThingsBoard's services do not reach each other, or its queue lags: see its log.",
+    )
+
+
+def _frames(run: Run, wire: Any) -> Iterator[dict[str, Any]]:
+    """Yield what comes within the time limit; a frame that tells an error is a Problem."""
+    deadline = time.monotonic() + run.options.timeout
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            frame = json.loads(wire.recv(timeout=left))
+        except TimeoutError:
+            return
+        except (ValueError, RecursionError):
+            frame = None
+        if not isinstance(frame, dict):
+            raise Problem("a frame is none of ThingsBoard's", "Something else answers on /api/ws.")
+        if frame.get("errorCode"):
+            hint = "The account must be allowed to read the device's telemetry; see ThingsBoard's log."
+            raise Problem("ThingsBoard refused the subscription", hint)
+        yield frame
+
+
 def check_attributes(run: Run) -> str:
     """Write, read and delete a server attribute."""
     # ThingsBoard turns text of digits into a number, and one token in forty-three is nothing else.
@@ -1310,6 +1452,37 @@ def check_gateway_telemetry(run: Run) -> str:
     return "25.6 came back exactly"
 
 
+def check_gateway_stream(run: Run) -> str:
+    """Open the gateway's event stream of the check's device, upload a point and see its event come."""
+    key, ts, headers = run.key("temperature"), run.next_ts(), _with_key(run)
+    path = f"/api/v1/tb/devices/{quote(run.device_id)}/telemetry"
+    run.has_written = True
+    query = {"keys": key, "first_values": "false"}
+    with closing(run.gateway.listen(f"{path}/stream", params=query, headers=headers)) as lines:
+        next(lines)
+        started = time.monotonic()
+        body = {key: [{"ts": ts, "value": 25.6}]}
+        run.gateway.expect("POST", path, status=HTTPStatus.CREATED, json=body, headers=headers)
+        stored = time.monotonic()
+        for line in lines:
+            if _is_event(line, key, ts):
+                return f"an event came {(time.monotonic() - started) * 1000:.0f} ms after the upload began"
+            if time.monotonic() - stored > run.options.timeout:
+                break
+    if time.monotonic() - stored < run.options.timeout:
+        hint = "A proxy ends long answers, or the gateway stopped: see its log."
+        raise Problem("the stream ended before the event of a stored point came", hint)
+    message = f"a point was stored, but no event came within {run.options.timeout:g} s"
+    raise Problem(message, BUFFER_HINT)
+
+
+def _is_event(line: str, key: str, ts: int) -> bool:
+    with suppress(ValueError, RecursionError):
+        event = json.loads(line.removeprefix("data:"))
+        return isinstance(event, dict) and (event.get("key"), event.get("ts")) == (key, ts)
+    return False
+
+
 def check_gateway_rpc(run: Run) -> str:
     """Send a command through the gateway: at once refused for a device that is not there."""
     if run.options.device and not run.options.rpc:
@@ -1351,6 +1524,7 @@ CHECKS = (
     Check("devices", "Devices", check_devices, ("login",)),
     Check("device", "Device for the check", check_device, ("login",)),
     Check("telemetry", "Telemetry", check_telemetry, ("device",)),
+    Check("live", "Live data", check_live, ("telemetry",)),
     Check("attributes", "Attributes", check_attributes, ("device",)),
     Check("rpc", "Commands to devices", check_rpc, ("device",)),
 )
@@ -1368,6 +1542,7 @@ GATEWAY_CHECKS = (
     Check("gateway_whoami", "Gateway key", check_gateway_whoami, ("gateway_devices",)),
     Check("gateway_headers", "Gateway headers", check_gateway_headers, ("gateway_devices",)),
     Check("gateway_telemetry", "Gateway telemetry", check_gateway_telemetry, ("gateway_devices", "device")),
+    Check("gateway_stream", "Gateway live data", check_gateway_stream, ("gateway_telemetry",)),
     Check("gateway_rpc", "Gateway commands", check_gateway_rpc, ("gateway_devices", "device")),
 )
 CLEAN_UP = Check("clean_up", "Clean-up", clean_up)

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -26,9 +27,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.server import ServerProtocol
 
 import tb_connection_check
+from app.factory import create_app
 from tb_simulator.server import Simulator
+from tests.conftest import API_KEY, SettingsFactory
+from tests.serving import serve
 
 SCRIPT = Path(tb_connection_check.__file__)
 PASSWORD = "correct-horse-battery"
@@ -37,6 +44,7 @@ TB_KEY = "tb_0123456789abcdef0123456789"
 DEVICE = "065b2ed0-e62a-11f1-9212-1192b8cbba80"
 CUSTOMER = "b7aa6c10-e61f-11f1-8bad-23cb275c33c1"
 FOREIGN = "00000000-0000-0000-0000-000000000007"
+EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
 VARIABLES = re.compile(r"(?i)^(TB_.*|(GATEWAY_)?API_KEY|UPSTREAMS_FILE|.*_PROXY|SSL_CERT_.*)$")
 
 
@@ -54,6 +62,46 @@ class Reply:
     status: int = 200
     content: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    #: Sent without a length, piece by piece.
+    stream: Iterator[bytes] | None = None
+    #: What goes on after the connection has become a WebSocket.
+    talk: Callable[[Wire], None] | None = None
+
+
+class Wire:
+    """The server's end of a WebSocket, on a connection whose request has been read."""
+
+    def __init__(self, connection: socket.socket, request: str) -> None:
+        self.connection, self.protocol = connection, ServerProtocol()
+        self.protocol.receive_data(request.encode())
+        (handshake,) = self.protocol.events_received()
+        assert isinstance(handshake, Handshake)
+        self.protocol.send_response(self.protocol.accept(handshake))
+        self.flush()
+
+    def flush(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                self.connection.sendall(data)
+
+    def send(self, frame: object) -> None:
+        self.protocol.send_text(frame if isinstance(frame, bytes) else json.dumps(frame).encode())
+        self.flush()
+
+    def close(self, code: int) -> None:
+        self.protocol.send_close(code, f"{PASSWORD} is told")
+        self.flush()
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """Yield the client's frames until it leaves."""
+        while data := self.connection.recv(65536):
+            self.protocol.receive_data(data)
+            for event in self.protocol.events_received():
+                if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                    yield json.loads(bytes(event.data))
+            self.flush()
+            if self.protocol.close_expected():
+                return
 
 
 Route = Callable[[Request], Reply]
@@ -101,8 +149,10 @@ class Stub:
             server.server_close()
 
 
-def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
+def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:  # noqa: C901  # All that can be answered.
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def handle_any(self) -> None:
             length = int(self.headers.get("content-length", 0))
             raw = self.rfile.read(length)
@@ -111,6 +161,12 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = json.loads(raw) if raw else None
             reply = stub.answer(Request(self.command, url.path, query, headers, body))
+            if reply.talk:
+                head = f"{self.command} {self.path} HTTP/1.1\r\n{self.headers.as_string()}".rstrip()
+                wire = Wire(self.connection, head.replace("\r\n", "\n").replace("\n", "\r\n") + "\r\n\r\n")
+                self.close_connection = True
+                reply.talk(wire)
+                return
             content = reply.content
             data = (
                 content
@@ -120,9 +176,15 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
                 else json.dumps(content).encode()
             )
             self.send_response_only(reply.status)
+            self.send_header("Connection", "close")
             for name, value in ({"Date": formatdate(usegmt=True)} | reply.headers).items():
                 if value:
                     self.send_header(name, value)
+            if reply.stream:
+                self.end_headers()
+                for piece in reply.stream:
+                    self.wfile.write(piece)
+                return
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -170,6 +232,22 @@ class ThingsBoard(Stub):
         self.telemetry: dict[str, dict[str, Any]] = {}
         self.attributes: dict[str, dict[str, Any]] = {}
         self.tokens: set[str] = set()
+        self.saved: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.sockets_closed = 0
+
+    def feed(self, wire: Wire) -> None:
+        """Answer and push as recorded in websocket_frames.json."""
+        frames = wire.frames()
+        assert next(frames)["authCmd"]["token"] in self.tokens
+        (command,) = next(frames)["cmds"]
+        assert command.keys() == {"type", "entityType", "entityId", "cmdId"}
+        told = {"subscriptionId": command["cmdId"], "errorCode": 0, "errorMsg": None}
+        self.saved = queue.Queue()
+        wire.send(told | {"data": {}, "latestValues": {}})
+        body = self.saved.get(timeout=30)
+        wire.send(told | {"data": {key: [[body["ts"], str(value)]] for key, value in body["values"].items()}})
+        assert not list(frames)
+        self.sockets_closed += 1
 
     def give_tokens(self) -> Reply:
         issued = time.time() + self.skew
@@ -191,6 +269,8 @@ class ThingsBoard(Stub):
             return self.give_tokens()
         if where == "POST /api/auth/token":
             return self.give_tokens()
+        if where == "GET /api/ws":
+            return Reply(talk=self.feed)
         credential = request.headers.get("x-authorization", "")
         if credential.removeprefix("Bearer ") not in self.tokens and credential != f"ApiKey {TB_KEY}":
             return failure(401, "Invalid username or password")
@@ -241,6 +321,7 @@ class ThingsBoard(Stub):
         match f"{request.method} {rest}":
             case "POST timeseries/ANY":
                 ts = request.body["ts"]
+                self.saved.put(request.body)
                 points.update(
                     {key: {"ts": ts, "value": value} for key, value in request.body["values"].items()}
                 )
@@ -274,6 +355,7 @@ class Gateway(Stub):
         super().__init__()
         self.ready: dict[str, Any] = {"configuration": "ok", "thingsboard": {"status": "ok"}}
         self.points: dict[str, Any] = {}
+        self.uploads: queue.Queue[dict[str, Any]] = queue.Queue()
         self.headers = {
             "X-RateLimit-Limit": "100",
             "X-RateLimit-Remaining": "99",
@@ -282,6 +364,12 @@ class Gateway(Stub):
             "X-Frame-Options": "DENY",
             "Referrer-Policy": "no-referrer",
         }
+
+    def events(self) -> Iterator[bytes]:
+        yield b"retry: 1000\n\nid: AQkpiVz2\n\n"
+        for key, points in self.uploads.get(timeout=30).items():
+            event = {"device_id": DEVICE, "key": key} | points[0]
+            yield b"event: telemetry\nid: AQkpiVz3\ndata: " + json.dumps(event).encode() + b"\n\n"
 
     def refuse(self, status: int, code: str) -> Reply:
         content = {"status": status, "message": "no", "error_code": code, "timestamp": 1}
@@ -303,8 +391,13 @@ class Gateway(Stub):
             assert request.body["fail_fast"] is True
             refusal = self.refuse(409, "DEVICE_OFFLINE")
             return Reply(409, refusal.content | {"details": {"outcome": "offline"}}, self.headers)
+        elif request.path.endswith("/telemetry/stream"):
+            assert request.query["first_values"] == "false"
+            self.uploads = queue.Queue()
+            return Reply(200, None, EVENTS, stream=self.events())
         elif request.method == "POST":
             status = 201
+            self.uploads.put(request.body)
             self.points |= {key: points[0] for key, points in request.body.items()}
         elif request.path.endswith("/telemetry/latest"):
             content |= {"data": {request.query["keys"]: self.points.get(request.query["keys"])}}
@@ -384,7 +477,7 @@ def test_everything_passes_and_nothing_is_left_behind(run: Runner, thingsboard: 
     assert outcome.code == 0
     assert outcome.err == ""
     assert outcome.out.endswith("🎉 ALL TESTS PASSED!\n")
-    assert "16 passed, 0 warnings, 0 failed, 0 skipped" in outcome.out
+    assert "17 passed, 0 warnings, 0 failed, 0 skipped" in outcome.out
     assert "✅ ThingsBoard: ThingsBoard CE 4.3.1.3 answers (" in outcome.out
     assert list(thingsboard.devices) == [DEVICE]
 
@@ -403,7 +496,7 @@ def test_json_is_one_object_and_nothing_else(run: Runner, thingsboard: ThingsBoa
     assert outcome.err == ""
     assert outcome.out.count("\n") == 1
     assert report["ok"] is True
-    assert report["summary"]["passed"] == len(report["checks"]) == 16
+    assert report["summary"]["passed"] == len(report["checks"]) == 17
     assert {frozenset(check) for check in report["checks"]} == {
         frozenset({"name", "status", "message", "hint", "elapsed_ms"})
     }
@@ -475,7 +568,7 @@ def test_a_customer_user_needs_a_device(run: Runner, thingsboard: ThingsBoard) -
 def test_a_customer_user_with_a_device_passes(run: Runner, thingsboard: ThingsBoard) -> None:
     thingsboard.authority = "CUSTOMER_USER"
     outcome = run("--device", "boiler / room", TB_HOST=thingsboard.url)
-    assert outcome.report["summary"]["passed"] == 16
+    assert outcome.report["summary"]["passed"] == 17
 
 
 def test_a_customer_without_devices_is_warned(run: Runner, thingsboard: ThingsBoard) -> None:
@@ -849,7 +942,9 @@ def test_other_authorities_fail(run: Runner, thingsboard: ThingsBoard, authority
 def test_an_api_key_passes_without_any_login(run: Runner, thingsboard: ThingsBoard) -> None:
     outcome = run(TB_HOST=thingsboard.url, TB_API_KEY=TB_KEY, TB_USERNAME=None, TB_PASSWORD=None)
     assert outcome.report["summary"]["passed"] == 16
-    assert not any("auth/login" in request.path for request in thingsboard.requests)
+    assert outcome.said("live")[0] == "skip"
+    assert "needs a JWT" in outcome.said("live")[1]
+    assert not any(part in request.path for request in thingsboard.requests for part in ("auth/login", "/ws"))
 
 
 @pytest.mark.parametrize(
@@ -1326,7 +1421,8 @@ def test_a_proxy_carries_every_request(run: Runner, certificates: Path) -> None:
     """The name tb.test resolves nowhere: only the proxy can know it."""
     with tls_thingsboard(certificates, "other") as stub, Proxy(stub.url).tunnel() as proxy:
         outcome = run(TB_HOST="https://tb.test", TB_CA_FILE=str(certificates / "ca.pem"), HTTPS_PROXY=proxy)
-    assert outcome.report["summary"]["passed"] == 16
+    assert outcome.report["summary"]["passed"] == 17
+    assert stub.sockets_closed == 1
     assert "through the proxy 127.0.0.1:" in outcome.said("configuration")[1]
     assert "proxy-secret" not in outcome.out
 
@@ -1343,6 +1439,145 @@ def test_a_proxy_that_refuses_is_told(run: Runner) -> None:
     assert "HTTPS_PROXY" in said
 
 
+# Live data
+
+
+def test_a_point_is_seen_to_come_and_the_socket_is_closed(run: Runner, thingsboard: ThingsBoard) -> None:
+    outcome = run(TB_HOST=thingsboard.url)
+    assert outcome.said("live")[0] == "pass"
+    assert re.match(r"a point was told \d+ ms after", outcome.check("live")["message"])
+    assert thingsboard.sockets_closed == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            Reply(200, {}),
+            "handshake was refused (200) | A proxy in front of ThingsBoard must pass WebSockets",
+        ),
+        (Reply(400), "refused (400) | A proxy"),
+        (Reply(302, None, {"Location": "http://127.0.0.1:1/api/ws"}), "refused (302)"),
+        (Reply(502), "headers Upgrade and Connection"),
+    ],
+)
+def test_a_refused_handshake_is_told(run: Runner, thingsboard: ThingsBoard, reply: Reply, words: str) -> None:
+    thingsboard.replies["GET /api/ws"] = reply
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("live")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+ANSWER = {"subscriptionId": 2, "errorCode": 0, "errorMsg": None, "data": {}, "latestValues": {}}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda wire: wire.close(1007), "refused the token on its WebSocket | The token was refused: all"),
+        (lambda wire: wire.close(1008), "closed for a limit (1008) | The tenant profile"),
+        (lambda wire: wire.close(1011), "was closed (1011) | See ThingsBoard's log"),
+        (lambda wire: wire.connection.shutdown(socket.SHUT_RDWR), "was closed without a word"),
+        (lambda wire: wire.send(b"welcome"), "none of ThingsBoard's"),
+        (lambda wire: wire.send(ANSWER | {"errorCode": 1}), "refused the subscription"),
+        (lambda wire: None, "open, but silent for 1 s"),
+        (lambda wire: wire.send(ANSWER), "stored, but not told within 1 s"),
+    ],
+)
+def test_faults_of_the_socket_are_told(
+    run: Runner, thingsboard: ThingsBoard, fault: Callable[[Wire], None], words: str
+) -> None:
+    left = threading.Event()
+
+    def talk(wire: Wire) -> None:
+        frames = wire.frames()
+        next(frames)
+        fault(wire)
+        with suppress(OSError):
+            list(frames)
+        left.set()
+
+    thingsboard.replies["GET /api/ws"] = Reply(talk=talk)
+    outcome = run("--timeout", "1", TB_HOST=thingsboard.url)
+    status, said = outcome.said("live")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+    assert PASSWORD not in outcome.out
+    assert left.wait(30)
+    assert list(thingsboard.devices) == [DEVICE]
+
+
+def test_a_handshake_that_is_not_answered_is_told(run: Runner, thingsboard: ThingsBoard) -> None:
+    thingsboard.replies["GET /api/ws"] = thingsboard.never
+    status, said = run("--timeout", "1", TB_HOST=thingsboard.url).said("live")
+    assert status == "fail"
+    assert "no answer to the WebSocket handshake within 1 s" in said
+
+
+def test_missing_websockets_is_a_skip_with_a_hint(
+    run: Runner, thingsboard: ThingsBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.sync.client", None)
+    outcome = run(TB_HOST=thingsboard.url)
+    status, said = outcome.said("live")
+    assert (outcome.code, status) == (0, "skip")
+    assert "pip install 'websockets" in said
+
+
+def test_a_proxy_that_refuses_tunnels_is_told(run: Runner) -> None:
+    """Plain requests go through such a proxy without CONNECT; the WebSocket cannot."""
+    stub = ThingsBoard()
+    with stub.serve():
+        outcome = run(TB_HOST="http://tb.test", HTTP_PROXY=stub.url)
+    assert outcome.check("telemetry")["status"] == "pass"
+    status, said = outcome.said("live")
+    assert status == "fail"
+    assert "opens no way for a WebSocket | It must allow CONNECT" in said
+
+
+def with_stream(gateway: Gateway, reply: Reply | Route) -> None:
+    def answer(request: Request) -> Reply:
+        if not request.path.endswith("/telemetry/stream"):
+            return gateway.route(request)
+        return reply if isinstance(reply, Reply) else reply(request)
+
+    gateway.replies["GET /api/v1/tb/devices/"] = answer
+
+
+def buffered(gateway: Gateway) -> Iterator[bytes]:
+    yield b""
+    gateway.gate.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda gateway: Reply(403), "answered 403 | The key lacks a scope"),
+        (lambda gateway: Reply(404), "answered 404"),
+        (lambda gateway: page(), "no event stream"),
+        (lambda gateway: gateway.never, "did not begin within 1 s | A proxy that buffers"),
+        (
+            lambda gateway: Reply(200, None, EVENTS, stream=buffered(gateway)),
+            "no event came within 1 s | A proxy",
+        ),
+        (lambda gateway: Reply(200, None, EVENTS, stream=iter([b": heartbeat\n\n"])), "stream ended before"),
+    ],
+)
+def test_faults_of_the_event_stream_are_told(
+    run: Runner, both: tuple[ThingsBoard, Gateway], fault: Callable[[Gateway], Reply | Route], words: str
+) -> None:
+    thingsboard, gateway = both
+    with_stream(gateway, fault(gateway))
+    arguments = ("--timeout", "1", "--gateway", gateway.url, "--key", GATEWAY_KEY)
+    outcome = run(*arguments, TB_HOST=thingsboard.url)
+    status, said = outcome.said("gateway_stream")
+    assert (outcome.code, status) == (1, "fail")
+    assert words in said
+    assert list(thingsboard.devices) == [DEVICE]
+
+
 # The gateway
 
 
@@ -1350,7 +1585,7 @@ def test_the_gateway_is_checked_too(run: Runner, thingsboard: ThingsBoard, gatew
     gateway.ready["redis"] = {"status": "disabled"}
     outcome = run("--gateway", gateway.url, "--key", GATEWAY_KEY, TB_HOST=thingsboard.url)
     assert outcome.code == 0
-    assert outcome.report["summary"]["passed"] == 25
+    assert outcome.report["summary"]["passed"] == 27
     assert outcome.check("gateway_ready")["message"] == "configuration ok, thingsboard ok, redis disabled"
     assert outcome.check("gateway_whoami")["message"] == "scopes: devices:read, telemetry:write"
     assert [check["name"] for check in outcome.report["checks"]][-1] == "clean_up"
@@ -1501,6 +1736,17 @@ async def test_the_simulator_is_found_well(
     assert {check["status"] for check in json.loads(done.stdout)["checks"]} == statuses
     removed = [call for call in simulator.calls.elements() if call.startswith("DELETE /api/device/")]
     assert len(removed) == simulator.calls["POST /api/device"] == ((account, arguments) == ("tenant", []))
+
+
+async def test_the_gateway_before_the_simulator_is_found_well(
+    simulator: Simulator, make_settings: SettingsFactory
+) -> None:
+    async with serve(create_app(make_settings())) as url:
+        env = {"TB_HOST": simulator.url, "TB_PASSWORD": "tenant", "GATEWAY_API_KEY": API_KEY}
+        done = await asyncio.to_thread(program, "--json", "--gateway", url, **env)
+    found = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
+    assert (found["live"], found["gateway_stream"]) == ("pass", "pass"), done.stdout
+    assert done.stderr == b""
 
 
 UNLUCKY = """
