@@ -52,7 +52,8 @@ async def test_a_command_that_makes_no_sense_reaches_no_device(
 
 
 async def test_an_offline_device_is_told_as_such(product: Product, simulator: Simulator) -> None:
-    """ThingsBoard says so after its own wait of at least five seconds."""
+    """ThingsBoard says so after its own wait, of at least five seconds on its clock."""
+    simulator.world.settings.time_scale = 0.01
     alice = await product.person()
     body = {"name": "Garage", "device": f"Demo {SILENT_ROOM}", "claim_code": SILENT_CODE}
     room = await alice.call("POST", f"/homes/{await alice.add_home()}/rooms", 201, json=body)
