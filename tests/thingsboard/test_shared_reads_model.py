@@ -183,4 +183,4 @@ class SharedReadsModel(RuleBasedStateMachine):
 
 
 TestSharedReads = SharedReadsModel.TestCase
-TestSharedReads.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestSharedReads.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
