@@ -20,6 +20,8 @@ RATE = 50.0
 P99 = 0.99
 #: A flood begins before the measurement and ends after it; a limit has to be found first.
 SETTLING_SECONDS = 1.0
+#: The pace that a limit leaves is looked for once, by doubling from 20 calls a second.
+FINDING_SECONDS = 5.0
 SECRETS = {"loud": "benchmark-loud-key-0123456789", "calm": KEY}
 #: Every request asks for something else, so nothing is shared.
 TARGET = "/api/v1/tb/devices?page_size=10&text_search={key}{{n}}"
@@ -42,6 +44,8 @@ def _compare(bench: Bench, line: str, stub: tuple[str, ...]) -> Result:
     gateway = _start(bench, stub)
     _calm(gateway, bench, seconds=0.3)
     alone, flooded = [], []
+    if "--limit" in stub:
+        load.run(replace(_specification(gateway, "loud", FINDING_SECONDS), connections=FLOODING))
     for _ in range(bench.extent.fairness_rounds):
         alone.append(_calm(gateway, bench))
         flooded.append(_while_flooding(gateway, bench, "loud"))
