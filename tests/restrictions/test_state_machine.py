@@ -365,7 +365,7 @@ def test_no_route_answers_what_is_forbidden_and_none_refuses_what_is_allowed(ben
     run_state_machine_as_test(
         BenchMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -104,7 +104,7 @@ async def test_pages_of_points_joined_equal_the_history(
     interval=st.integers(1, 400),
     fill=st.sampled_from([None, "null"]),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 async def test_pages_of_buckets_joined_equal_the_whole(
     stored: dict[str, list[int]], limits: list[int], order: str, interval: int, fill: str | None
 ) -> None:

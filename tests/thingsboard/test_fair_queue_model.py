@@ -194,4 +194,4 @@ class FairQueueModel(RuleBasedStateMachine):
 
 
 TestFairQueue = FairQueueModel.TestCase
-TestFairQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestFairQueue.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
