@@ -10,6 +10,8 @@ from benchmarks.processes import HOST, Child, free_port, wait_until_ready
 from benchmarks.stub_thingsboard import TOKEN
 
 CONNECTIONS = 32
+#: Readers of one hot object: with 32 the gateway idles while all of them wait for the call they share.
+HOT_CONNECTIONS = 128
 #: No two requests ask the same, so that none shares its ThingsBoard call.
 DISTINCT_TARGET = f"{LIST_TARGET}&page={{n}}"
 DIRECT_TARGET = "/api/tenant/deviceInfos?page=0&pageSize=10"
@@ -28,12 +30,18 @@ class Target:
     child: Child
     path: str
     headers: dict[str, str]
+    connections: int = CONNECTIONS
 
-    def load(self, *, seconds: float, connections: int = CONNECTIONS, rate: float | None = None) -> Report:
+    def load(self, *, seconds: float, connections: int | None = None, rate: float | None = None) -> Report:
         """Put it under load."""
         return load.run(
             Specification(
-                self.child.port, self.path, self.headers, connections=connections, seconds=seconds, rate=rate
+                self.child.port,
+                self.path,
+                self.headers,
+                connections=connections or self.connections,
+                seconds=seconds,
+                rate=rate,
             )
         )
 
@@ -125,7 +133,7 @@ def measure_throughput(bench: Bench) -> list[Result]:
     runs = {
         "direct": Target(stub, DIRECT_TARGET, AUTHORISED),
         "distinct": Target(gateway, distinct, CALLER),
-        "identical": Target(gateway, LIST_TARGET, CALLER),
+        "identical": Target(gateway, LIST_TARGET, CALLER, HOT_CONNECTIONS),
     }
     best = dict.fromkeys(runs, 0.0)
     for _ in range(bench.extent.rounds):
@@ -141,6 +149,9 @@ def measure_throughput(bench: Bench) -> list[Result]:
             "times",
         ),
         Result.at_least(
-            "identical hot reads, to direct ones", 5, best["identical"] / best["direct"], "times"
+            f"identical hot reads, {HOT_CONNECTIONS} connections, to direct ones",
+            5,
+            best["identical"] / best["direct"],
+            "times",
         ),
     ]

@@ -1,6 +1,7 @@
 """Entity tags: what has not changed is not sent again, and what has changed always is."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api.envelope import paged
 from app.api.etags import holds, tag_of
 from app.factory import create_app
+from app.thingsboard.pages import Page
 from tb_simulator.server import Simulator
 from tests.alarm_world import raise_alarm
 from tests.conftest import KEY_HEADER, GatewayFactory, SettingsFactory
@@ -219,3 +222,14 @@ async def test_a_connection_goes_on_after_a_304(make_settings: SettingsFactory) 
     assert head.startswith(b"HTTP/1.1 304")
     assert b"transfer-encoding" not in head.lower()
     assert rest.startswith(b"HTTP/1.1 200")
+
+
+def test_a_page_that_is_shared_is_answered_as_each_caller_asked() -> None:
+    page = Page([{"name": "kitchen"}], 1, 1, has_next=False)
+    first, again, other = (paged(page, number=number, size=10) for number in (0, 0, 1))
+    assert first.headers["etag"] == again.headers["etag"] != other.headers["etag"]
+    for number, answer in ((0, first), (0, again), (1, other)):
+        body = json.loads(bytes(answer.body))
+        assert list(body) == ["status", "timestamp", "data", "pagination"]
+        assert body["data"] == [{"name": "kitchen"}]
+        assert body["pagination"]["page"] == number

@@ -86,7 +86,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def waiting(app: FastAPI) -> int:
     """Count the callers of all reads that may be joined."""
-    calls = app.state.upstreams["default"].client.connection._reads._joinable.values()
+    connection = app.state.upstreams["default"].client.connection
+    calls = (*connection._reads._joinable.values(), *connection._pages._joinable.values())
     return sum(len(call.waiting) for call in calls)
 
 

@@ -47,8 +47,13 @@ def aged(age: float | None) -> dict[str, str]:
 
 
 def paged(page: Page, *, number: int, size: int) -> Response:
-    """Answer a page of ThingsBoard objects, unchanged."""
-    return tagged({"data": page.items, "pagination": _pagination(page, number, size)})
+    """Answer a page of ThingsBoard objects, unchanged; who shares the page shares its text and its tag."""
+    if page.text is None or page.text[:2] != (number, size):
+        whole = orjson.dumps({"data": page.items, "pagination": _pagination(page, number, size)})
+        after_timestamp = b"," + memoryview(whole)[1:]
+        page.text = number, size, after_timestamp, tag_of(after_timestamp)
+    *_, after_timestamp, tag = page.text
+    return TaggedAnswer(b"%b%d%b" % (BEFORE_TIMESTAMP, now_ms(), after_timestamp), tag, {})
 
 
 def paged_locally(items: Sequence[dict[str, Any]], *, number: int, size: int) -> Response:

@@ -18,7 +18,7 @@ TAG_LENGTH = 32
 CACHE_CONTROL = "private, no-cache"
 
 
-def tag_of(content: memoryview) -> str:
+def tag_of(content: bytes | memoryview) -> str:
     """Return the opaque part of an entity tag, in its quotes."""
     return f'"{hashlib.sha256(content).hexdigest()[:TAG_LENGTH]}"'
 

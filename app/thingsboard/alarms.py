@@ -5,7 +5,7 @@ from typing import Any
 
 from app.errors import UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, decode, expect_object
-from app.thingsboard.pages import Page, pass_page, read_page
+from app.thingsboard.pages import Page, read_page
 from app.thingsboard.queries import entity_list
 
 #: What a row of a query holds beside the alarm: fields of its entity.
@@ -78,7 +78,7 @@ class AlarmCalls:
 
     async def list_page(self, search: AlarmSearch) -> Page:
         """Return one page of the alarms that the account may see."""
-        return pass_page(await self._connection.get_bytes("/api/v2/alarms", query=search.as_query()))
+        return await self._connection.get_page("/api/v2/alarms", query=search.as_query())
 
     async def find(
         self, entity_filter: dict[str, Any], key_filters: list[dict[str, Any]], search: AlarmSearch

@@ -21,6 +21,7 @@ from app.errors import (
 from app.thingsboard.breaker import Breaker
 from app.thingsboard.errors import error_for
 from app.thingsboard.fair_queue import FairQueue, Turn
+from app.thingsboard.pages import Page, pass_page
 from app.thingsboard.retry import ATTEMPTS, RetryBudget, delay_before
 from app.thingsboard.shared_reads import SharedReads
 from app.thingsboard.tokens import UNAUTHORISED, Credential
@@ -53,7 +54,7 @@ class Connection:
         self.transport, self.credential, self.queue = transport, credential, queue
         self._timeout_seconds, self._queue_seconds = timeout_seconds, queue_seconds
         self._breaker, self._budget = Breaker(), RetryBudget()
-        self._reads = SharedReads(self._read)
+        self._reads, self._pages = SharedReads(self._read), SharedReads(self._read_page)
 
     async def call(
         self,
@@ -80,11 +81,11 @@ class Connection:
         """
         content = body if json is None else orjson.dumps(json)
         # At its start too, although nobody has been told of it yet: what is read after that is not older.
-        self._reads.end()
+        self.end_reads()
         try:
             answer = await self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
         finally:
-            self._reads.end()
+            self.end_reads()
         return checked(answer, is_one_object=is_one_object)
 
     async def get_json(
@@ -99,10 +100,9 @@ class Connection:
         answer = await (self._reads.get(read) if is_shared else self._read(*read))
         return decode(checked(answer, is_one_object=is_one_object))
 
-    async def get_bytes(self, path: str, *, query: Query | None = None) -> bytes:
-        """GET a list as JSON text that nobody has checked; shared as other reads are."""
-        answer = await self._reads.get(("GET", _target(path, query), None))
-        return json_text(checked(answer, is_one_object=False))
+    async def get_page(self, path: str, *, query: Query | None = None) -> Page:
+        """GET a page, its objects as the JSON they came as; readers at the same time share the page."""
+        return await self._pages.get(("GET", _target(path, query), None))
 
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
         """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
@@ -112,9 +112,14 @@ class Connection:
     def end_reads(self) -> None:
         """Let no later reader join a read that began before: something may have changed."""
         self._reads.end()
+        self._pages.end()
 
     async def _read(self, method: str, target: str, content: bytes | None) -> Answer:
         return await self._authorised(method, target, content, idempotent=True)
+
+    async def _read_page(self, method: str, target: str, content: bytes | None) -> Page:
+        answer = await self._read(method, target, content)
+        return pass_page(json_text(checked(answer, is_one_object=False)))
 
     async def _authorised(
         self, method: str, target: str, content: bytes | None, *, idempotent: bool

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from app.errors import NotFound, UpstreamGarbled
 from app.thingsboard.connection import Connection, Query, acknowledge, decode, expect_list, expect_object
 from app.thingsboard.identity import IdentitySource
-from app.thingsboard.pages import Page, pass_page, read_page
+from app.thingsboard.pages import Page, read_page
 from app.thingsboard.telemetry import joined_keys
 
 #: Page size when a customer user's objects are searched for an exact name.
@@ -68,7 +68,7 @@ class EntityCalls:
         """Return one page of what the account may see; `query` holds ThingsBoard's own parameters."""
         identity = await self._identity.get()
         path = identity.scoped(self._routes.listed)
-        return pass_page(await self._connection.get_bytes(path, query=query))
+        return await self._connection.get_page(path, query=query)
 
     async def list_of_customer(self, customer_id: str, query: Query) -> Page:
         """Return one page of a customer's objects, or raise NotFound: missing, or not for this account."""

@@ -9,14 +9,20 @@ import orjson
 from app.errors import UpstreamGarbled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
-    """One page of ThingsBoard objects, passed on unchanged: decoded, or as the JSON they came as."""
+    """One page of ThingsBoard objects, passed on unchanged: decoded, or as the JSON they came as.
+
+    Attributes:
+        text: what was last made of it: number and size of the page, its JSON text after the time stamp, and
+            its entity tag. Those who share a page share this, too.
+    """
 
     items: list[dict[str, Any]] | orjson.Fragment
     total_pages: int
     total_elements: int
     has_next: bool
+    text: tuple[int, int, bytes, str] | None = None
 
 
 class _Passed(msgspec.Struct):

@@ -7,36 +7,41 @@ import asyncio
 import copy
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from app.errors import GatewayError
-from app.thingsboard.transport import Answer
+
+#: What a call brings, shared by its callers as it came: they do not change it.
+T = TypeVar("T")
 
 #: Method, target and body: whoever asks the same in these gets the same.
 Read = tuple[str, str, bytes | None]
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _Call(Generic[T]):
     """One call under way and those who wait for it."""
 
     task: asyncio.Task[None] | None = None
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
-    outcome: Answer | Exception | None = None
+    outcome: T | Exception | None = None
 
 
-class SharedReads:
+class SharedReads(Generic[T]):
     """The reads under way of one connection, that is, of one credential. For one event loop.
 
     The call runs in a task of its own, so it outlives each single caller; it is cancelled when the last one
-    has left. The answer is shared as it came, immutable; what is decoded from it is each caller's own.
+    has left.
+
+    Args:
+        fetch: makes the call and returns what its callers share, something that nobody changes.
     """
 
-    def __init__(self, fetch: Callable[[str, str, bytes | None], Coroutine[Any, Any, Answer]]) -> None:
+    def __init__(self, fetch: Callable[[str, str, bytes | None], Coroutine[Any, Any, T]]) -> None:
         self._fetch = fetch
-        self._joinable: dict[Read, _Call] = {}
+        self._joinable: dict[Read, _Call[T]] = {}
 
-    async def get(self, read: Read) -> Answer:
+    async def get(self, read: Read) -> T:
         """Join the same read where one is under way, or begin it.
 
         Raises:
@@ -52,7 +57,7 @@ class SharedReads:
         """Let nobody join what is under way: it may hold what was true before a write."""
         self._joinable.clear()
 
-    async def _join(self, read: Read, call: _Call) -> Answer:
+    async def _join(self, read: Read, call: _Call[T]) -> T:
         # A future for each caller: cancelling who waits on a future cancels the future.
         finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call.waiting.add(finished)
@@ -62,14 +67,14 @@ class SharedReads:
             call.waiting.remove(finished)
             if not call.waiting:
                 self._abandon(read, call)
-        if isinstance(call.outcome, Answer):
-            return call.outcome
         if call.outcome is None:
             # Something else than its callers cancelled the call: the end of the event loop.
             raise asyncio.CancelledError
-        raise own_copy(call.outcome)
+        if isinstance(call.outcome, Exception):
+            raise own_copy(call.outcome)
+        return call.outcome
 
-    async def _run(self, read: Read, call: _Call) -> None:
+    async def _run(self, read: Read, call: _Call[T]) -> None:
         try:
             call.outcome = await self._fetch(*read)
         except Exception as error:  # noqa: BLE001 - the callers raise it
@@ -80,13 +85,13 @@ class SharedReads:
                 if not finished.done():
                     finished.set_result(None)
 
-    def _abandon(self, read: Read, call: _Call) -> None:
+    def _abandon(self, read: Read, call: _Call[T]) -> None:
         """Cancel what nobody waits for; nothing happens to a call that has ended."""
         self._close(read, call)
         if call.task is not None:
             call.task.cancel()
 
-    def _close(self, read: Read, call: _Call) -> None:
+    def _close(self, read: Read, call: _Call[T]) -> None:
         # After a write another call may stand in this one's place.
         if self._joinable.get(read) is call:
             del self._joinable[read]
