@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from tb_simulator.access import check_uuid, checked
-from tb_simulator.answers import EMPTY, Answer, bad_request, forbidden, not_found, ok, server_error
-from tb_simulator.devices import assign, types_in_use
+from tb_simulator.access import checked
+from tb_simulator.answers import EMPTY, Answer, bad_request, forbidden, ok
+from tb_simulator.devices import assign, by_ids, by_name, own_customer, types_in_use
 from tb_simulator.makers import make_asset, make_customer, make_entity_view
 from tb_simulator.pages import COMMON_SORT_KEYS, Selection, entity_page
 from tb_simulator.routing import CUSTOMER_USER, TENANT, Call, Routes
@@ -49,26 +49,12 @@ def _page(call: Call, customer: str | None, *, infos: bool) -> Answer:
     return entity_page(call, "ASSET", selection)
 
 
-def _own_customer(call: Call) -> str:
-    customer = check_uuid(call.params["customerId"])
-    if call.user.authority == CUSTOMER_USER and customer != call.user.customer:
-        raise forbidden()
-    return checked(call, "CUSTOMER", customer).id
-
-
-def _by_name(call: Call, kind: str, name: str) -> Answer:
-    entity = call.world.find_by_name(kind, call.user.tenant, name)
-    if entity is None:
-        raise not_found()
-    return ok(entity.fragment)
-
-
 @routes.get("/api/tenant/assets", who=TENANT)
 def tenant_assets(call: Call) -> Answer:
     """Return a page of the tenant's assets, or the one that ``assetName`` names."""
     name = call.arg("assetName")
     if name is not None and call.arg("pageSize") is None:
-        return _by_name(call, "ASSET", name)
+        return by_name(call, "ASSET", name)
     return _page(call, None, infos=False)
 
 
@@ -81,32 +67,19 @@ def tenant_asset_infos(call: Call) -> Answer:
 @routes.get("/api/customer/{customerId}/assets")
 def customer_assets(call: Call) -> Answer:
     """Return a page of a customer's assets."""
-    return _page(call, _own_customer(call), infos=False)
+    return _page(call, own_customer(call), infos=False)
 
 
 @routes.get("/api/customer/{customerId}/assetInfos")
 def customer_asset_infos(call: Call) -> Answer:
     """Return a page of a customer's asset infos."""
-    return _page(call, _own_customer(call), infos=True)
+    return _page(call, own_customer(call), infos=True)
 
 
 @routes.get("/api/assets")
 def assets_by_ids(call: Call) -> Answer:
     """Return the assets of a list of ids, unordered and silent about the ones the caller may not see."""
-    text = call.arg("assetIds")
-    if text is None:
-        raise server_error(
-            "Required request parameter 'assetIds' for method parameter type String[] is not present"
-        )
-    found = [call.world.find("ASSET", check_uuid(part)) for part in sorted(set(text.split(",")))]
-    own = call.user.customer if call.user.authority == CUSTOMER_USER else None
-    return ok(
-        [
-            a.fragment
-            for a in found
-            if a and a.tenant == call.user.tenant and (own is None or a.customer == own)
-        ],
-    )
+    return by_ids(call, "ASSET", "assetIds")
 
 
 @routes.get("/api/asset/types")

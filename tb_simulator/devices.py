@@ -70,7 +70,8 @@ def _info_key(world: World, name: str) -> Callable[[Entity], Any]:
     return key
 
 
-def _own_customer(call: Call) -> str:
+def own_customer(call: Call) -> str:
+    """Return the customer of the path, which a customer user may only be itself."""
     customer = check_uuid(call.params["customerId"])
     if call.user.authority == CUSTOMER_USER and customer != call.user.customer:
         raise forbidden()
@@ -82,10 +83,7 @@ def tenant_devices(call: Call) -> Answer:
     """Return a page of the tenant's devices, or the one that ``deviceName`` names."""
     name = call.arg("deviceName")
     if name is not None and call.arg("pageSize") is None:
-        device = call.world.find_by_name("DEVICE", call.user.tenant, name)
-        if device is None:
-            raise not_found()
-        return ok(device.fragment)
+        return by_name(call, "DEVICE", name)
     return _page(call, None, infos=False)
 
 
@@ -98,41 +96,54 @@ def tenant_device_infos(call: Call) -> Answer:
 @routes.get("/api/customer/{customerId}/devices")
 def customer_devices(call: Call) -> Answer:
     """Return a page of a customer's devices."""
-    return _page(call, _own_customer(call), infos=False)
+    return _page(call, own_customer(call), infos=False)
 
 
 @routes.get("/api/customer/{customerId}/deviceInfos")
 def customer_device_infos(call: Call) -> Answer:
     """Return a page of a customer's device infos."""
-    return _page(call, _own_customer(call), infos=True)
+    return _page(call, own_customer(call), infos=True)
 
 
 @routes.get("/api/devices")
 def devices_by_ids(call: Call) -> Answer:
     """Return the devices of a list of ids, unordered and silent about the ones the caller may not see."""
-    text = call.arg("deviceIds")
-    if text is None:
-        raise server_error(
-            "Required request parameter 'deviceIds' for method parameter type String[] is not present"
-        )
-    ids = {check_uuid(part.strip()) for part in text.split(",") if part.strip()}
-    if not ids:
-        raise bad_request("Incorrect deviceIds []")
-    found = [call.world.find("DEVICE", identifier) for identifier in sorted(ids)]
-    own = call.user.customer if call.user.authority == CUSTOMER_USER else None
-    return ok(
-        [
-            d.fragment
-            for d in found
-            if d and d.tenant == call.user.tenant and (own is None or d.customer == own)
-        ],
-    )
+    return by_ids(call, "DEVICE", "deviceIds")
 
 
 @routes.get("/api/device/types")
 def device_types(call: Call) -> Answer:
     """Return the types that have devices, sorted."""
     return ok(types_in_use(call, "DEVICE"))
+
+
+def by_name(call: Call, kind: str, name: str) -> Answer:
+    """Return the tenant's entity of this name."""
+    entity = call.world.find_by_name(kind, call.user.tenant, name)
+    if entity is None:
+        raise not_found()
+    return ok(entity.fragment)
+
+
+def by_ids(call: Call, kind: str, parameter: str) -> Answer:
+    """Return those of a list of ids that the caller may see, unordered."""
+    text = call.arg(parameter)
+    if text is None:
+        raise server_error(
+            f"Required request parameter '{parameter}' for method parameter type String[] is not present"
+        )
+    ids = {check_uuid(part.strip()) for part in text.split(",") if part.strip()}
+    if not ids:
+        raise bad_request(f"Incorrect {parameter} []")
+    found = [call.world.find(kind, identifier) for identifier in sorted(ids)]
+    own = call.user.customer if call.user.authority == CUSTOMER_USER else None
+    return ok(
+        [
+            entity.fragment
+            for entity in found
+            if entity and entity.tenant == call.user.tenant and (own is None or entity.customer == own)
+        ],
+    )
 
 
 def types_in_use(call: Call, kind: str) -> list[dict[str, Any]]:

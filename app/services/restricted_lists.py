@@ -54,8 +54,7 @@ class RestrictedLists:
             text=None if text is None else str(text),
             order=(SORT_FIELDS.get(order, order), str(query.get("sortOrder") or "ASC")),
         )
-        items = await self._objects(queries.ids_of(found))
-        return Page(items, found.total_pages, found.total_elements, found.has_next)
+        return found.holding(await self._objects(queries.ids_of(found)))
 
     async def _page_of_customer(self, selection: Selection, query: Query) -> Page:
         only_type = next(iter(selection.types)) if selection.types else None

@@ -97,9 +97,7 @@ class AlarmCalls:
             "latestValues": [],
         }
         page = read_page(await self._connection.post_json("/api/alarmsQuery/find", body, is_one_object=False))
-        return Page(
-            [_alarm_in(row) for row in page.items], page.total_pages, page.total_elements, page.has_next
-        )
+        return page.holding([_alarm_in(row) for row in page.items])
 
     async def of_device(self, device_id: str, search: AlarmSearch) -> Page:
         """Return one page of a device's own alarms, or raise NotFound when there is no such device.

@@ -24,6 +24,10 @@ class Page:
     has_next: bool
     text: tuple[int, int, bytes, str] | None = None
 
+    def holding(self, items: list[dict[str, Any]]) -> "Page":
+        """Return the same page with other objects on it."""
+        return Page(items, self.total_pages, self.total_elements, self.has_next)
+
 
 class _Passed(msgspec.Struct):
     """ThingsBoard's own names."""

@@ -118,8 +118,7 @@ class RpcCalls:
         """Return one page of a device's stored RPCs, or raise NotFound: this list ThingsBoard does check."""
         path = f"{STORED}/persistent/device/{device_id}"
         page = read_page(await self._connection.get_json(path, query=query))
-        records = [_with_params(record) for record in page.items]
-        return Page(records, page.total_pages, page.total_elements, page.has_next)
+        return page.holding([_with_params(record) for record in page.items])
 
     async def get(self, rpc_id: str) -> dict[str, Any]:
         """Return a stored RPC of a device that the account may see, or raise NotFound."""

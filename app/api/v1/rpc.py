@@ -30,7 +30,6 @@ from app.schemas.rpc import (
 from app.security_events import note
 from app.services import light, rpc
 from app.services.addressing import find_uuid
-from app.thingsboard.pages import Page
 from app.thingsboard.rpc import Command, device_of
 
 router = versioned_router("rpc")
@@ -173,9 +172,8 @@ async def list_rpcs(
             "sortOrder": sort_order,
         },
     )
-    items = [rpc.described(record) for record in listed.items]
-    described = Page(items, listed.total_pages, listed.total_elements, listed.has_next)
-    return paged(described, number=page, size=page_size)
+    described = [rpc.described(record) for record in listed.items]
+    return paged(listed.holding(described), number=page, size=page_size)
 
 
 @router.get(
