@@ -10,13 +10,18 @@ import enum
 import socket
 import uuid
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.draining import drain
 from app.http_heads import RefusedRequest, check_head, reason_of, render, without_upgrade
+from app.running_request import RunningRequest
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 log = structlog.get_logger("connection")
 
@@ -106,12 +111,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self._body_came_at = 0.0
         self._was_paused = False
         self._may_keep_alive = True
+        self._running: RunningRequest | None = None
         self._watch_receiving()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all deadlines."""
+        """Forget all deadlines, and end the request of a caller who left before its answer began."""
         self._cancel_timers()
         super().connection_lost(exc)
+        if self._running is not None:
+            self._running.abandon()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what breaks a rule."""
@@ -194,6 +202,9 @@ class GatewayProtocol(HttpToolsProtocol):
         # might be that body or a request.
         if self.expect_100_continue or self._is_draining:
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        self._running = RunningRequest.start(cycle, app, self.loop, self.tasks)
 
     def on_body(self, body: bytes) -> None:
         """Count towards the minimum rate."""

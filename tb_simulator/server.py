@@ -71,6 +71,11 @@ class Simulator:
         """The address to give to a client."""
         return f"http://{self._host}:{self._port}"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
     async def __aenter__(self) -> Self:
         await self.start_listening()
         return self
