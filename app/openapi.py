@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import openapi_examples, openapi_rpc_examples
+from app.api import deprecations
 from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
 from app.openapi_error_examples import ERROR_EXAMPLES
@@ -166,8 +167,23 @@ def _complete(operation: dict[str, Any], path: str, method: str) -> None:
             responses["422"] = {"$ref": "#/components/responses/Error422"}
     if str(NOT_MODIFIED) in responses:
         _add_revalidation(operation)
+    for deprecation in operation.pop(deprecations.FIELD, ()):
+        _mark_deprecated(operation, deprecation)
     operation["responses"] = dict(sorted(responses.items()))
     _add_examples(operation)
+
+
+def _mark_deprecated(operation: dict[str, Any], deprecation: dict[str, str]) -> None:
+    """Mark the operation or its parameter, and say what to use."""
+    marked = operation
+    if "parameter" in deprecation:
+        marked = next(each for each in operation["parameters"] if each["name"] == deprecation["parameter"])
+    marked["deprecated"] = True
+    marked[deprecations.SUNSET_FIELD] = deprecation["sunset"]
+    marked["description"] = (
+        f"{marked.get('description', '')}\n\nDeprecated since {deprecation['since']}, may be gone from "
+        f"{deprecation['sunset']} on. {deprecation['instead']}"
+    ).lstrip()
 
 
 def _add_revalidation(operation: dict[str, Any]) -> None:

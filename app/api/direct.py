@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from app.api.deprecations import announce
 from app.api.route import GatewayRoute, check_query, check_scopes
 
 #: Defaults that callers can share, because nobody can change them.
@@ -109,6 +110,8 @@ class DirectRoute:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer the request. False: nothing has been done, and FastAPI must answer."""
+        if self.route.deprecations:
+            announce(scope, self.route.deprecations, Request(scope).query_params)
         check_scopes(scope, self.route.scopes)
         query: dict[str, str] = {}
         if scope["query_string"]:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.api.deprecations import FIELD, Headers, announce
 from app.context import context_of
 from app.errors import InvalidRequest, NotAllowed, UnprocessableRequest, UnsupportedMediaType
 from app.security_events import note
@@ -43,12 +44,22 @@ class GatewayRoute(APIRoute):
             if isinstance(parameter.field_info, Query)
         )
 
+    @cached_property
+    def deprecations(self) -> dict[str | None, Headers]:
+        """What answers carry because of deprecated parameters, or (None) of the operation itself."""
+        declared = (self.openapi_extra or {}).get(FIELD, ())
+        return {
+            each.parameter: each.headers(f"/docs#/{self.tags[0]}/{self.operation_id}") for each in declared
+        }
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler in the checks."""
         handler = super().get_route_handler()
         takes_json = self.body_field is not None
 
         async def checked(request: Request) -> Response:
+            if self.deprecations:
+                announce(request.scope, self.deprecations, request.query_params)
             check_scopes(request.scope, self.scopes)
             check_query(request.query_params.multi_items(), self.query_names)
             if takes_json:

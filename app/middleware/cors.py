@@ -31,6 +31,9 @@ EXPOSED_HEADERS = (
     "Location",
     "Content-Disposition",
     "API-Key-Expires",
+    "Deprecation",
+    "Sunset",
+    "Link",
 )
 
 
