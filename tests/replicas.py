@@ -1,0 +1,181 @@
+"""Gateways in processes of their own, which tests may kill, and the nginx of `deploy/` in front of them."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tb_simulator.server import Simulator
+from tests.redis_server import RedisServer, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+NGINX_CONF = ROOT / "deploy" / "nginx" / "gateway.conf"
+PATIENCE = 60
+#: A machine busy with other tests may be silent longer than callers should ever wait.
+SERVE = """
+import sys
+from app import redis_counters
+from app.cli import main
+redis_counters.SILENCE_SECONDS = 10.0
+redis_counters.RETRY_SECONDS = 0.1
+sys.exit(main(["serve"]))
+"""
+NGINX_MAIN = """
+{user}daemon off; pid {folder}/nginx.pid; error_log stderr notice; worker_processes 2;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  include {folder}/gateway.conf;
+}}
+"""
+
+
+class Process:
+    """A program whose output is kept, so that it never waits for a reader."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._spoke = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, *command: str, environment: dict[str, str] | None = None) -> "Process":
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        return cls(process)
+
+    async def _read(self) -> None:
+        assert self.process.stdout
+        async for line in self.process.stdout:
+            async with self._spoke:
+                self.lines.append(line.decode(errors="replace"))
+                self._spoke.notify_all()
+        async with self._spoke:
+            self._spoke.notify_all()
+
+    async def says(self, text: str) -> None:
+        """Wait until a line holds this text."""
+
+        def said() -> bool:
+            return any(text in line for line in self.lines)
+
+        async with asyncio.timeout(PATIENCE), self._spoke:
+            await self._spoke.wait_for(lambda: said() or self.process.returncode is not None)
+            assert said(), "".join(self.lines)
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        await self._reading
+
+
+class Replica:
+    """One gateway, always on the same port."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self._environment = environment | {"PORT": str(self.port)}
+        self.process: Process | None = None
+
+    async def start(self) -> None:
+        self.process = await Process.start(sys.executable, "-c", SERVE, environment=self._environment)
+        await self.process.says("Uvicorn running on")
+
+    @property
+    def answered(self) -> int:
+        """How many requests its access log tells of."""
+        assert self.process
+        return sum('"event":"request"' in line for line in self.process.lines)
+
+    async def kill(self) -> None:
+        """End it as a failing machine does."""
+        if self.process is not None:
+            await self.process.kill()
+
+    async def terminate(self) -> None:
+        """Let it drain, and wait for its end."""
+        assert self.process
+        self.process.process.terminate()
+        async with asyncio.timeout(PATIENCE):
+            await self.process.process.wait()
+
+
+def replicas(number: int, simulator: Simulator, redis: RedisServer, **settings: str) -> list[Replica]:
+    """Return gateways that are not started yet."""
+    ours = {name.upper() for name in Settings.model_fields}
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | {
+        "TB_HOST": simulator.url,
+        "TB_USERNAME": "tenant@thingsboard.org",
+        "TB_PASSWORD": "tenant",
+        "REDIS_URL": redis.url,
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
+    return [Replica(environment) for _ in range(number)]
+
+
+@contextlib.asynccontextmanager
+async def running(gateways: Sequence[Replica]) -> AsyncIterator[None]:
+    """Run them; what is left of them is killed in the end."""
+    try:
+        await asyncio.gather(*(gateway.start() for gateway in gateways))
+        yield
+    finally:
+        await asyncio.gather(*(gateway.kill() for gateway in gateways))
+
+
+@contextlib.asynccontextmanager
+async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterator[tuple[str, Process]]:
+    """Run nginx with the shipped configuration; only addresses differ. Yields its URL and its log."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    port = free_port()
+    configuration = NGINX_CONF.read_text("utf-8")
+    for shipped, ours in (
+        ("server gateway-1:8000 ", f"server 127.0.0.1:{first.port} "),
+        ("server gateway-2:8000 ", f"server 127.0.0.1:{second.port} "),
+        ("listen 8080;", f"listen 127.0.0.1:{port};"),
+    ):
+        assert configuration.count(shipped) == 1
+        configuration = configuration.replace(shipped, ours)
+    (folder / "gateway.conf").write_text(configuration)
+    main = folder / "nginx.conf"
+    # Its processes would give up the rights to the test's folder.
+    user = "user root; " if os.geteuid() == 0 else ""
+    main.write_text(NGINX_MAIN.format(folder=folder, user=user))
+    nginx = await Process.start(program, "-e", "stderr", "-c", str(main))
+    try:
+        await nginx.says("start worker process ")
+        yield f"http://127.0.0.1:{port}", nginx
+    finally:
+        nginx.process.terminate()
+        await nginx.process.wait()
+        await nginx.kill()
+
+
+def addresses(log: Process, text: str) -> list[str]:
+    """Return the upstreams of the lines of nginx's log that hold a text."""
+    return [
+        found.group(1)
+        for line in log.lines
+        if text in line and (found := re.search(r'upstream: "http://([\d.:]+)', line))
+    ]

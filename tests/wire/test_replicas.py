@@ -1,0 +1,263 @@
+"""Two gateways, one Redis and the nginx of `deploy/`: what callers see of a replica that dies."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tb_simulator.server import Simulator
+from tb_simulator.timeseries import Point
+from tests.live.reading import Events, stream
+from tests.redis_server import RedisServer, running_redis
+from tests.replicas import PATIENCE, Process, Replica, addresses, balanced, replicas, running
+from tests.telemetry_world import START, device_id
+
+KEY = "a-key-for-two-replicas-0000000001"
+WHOAMI = "/api/v1/tb/whoami"
+SAVE = "POST /api/plugins/telemetry/"
+#: For how long nginx leaves a replica alone that has failed (`fail_timeout`).
+OUT_SECONDS = 5
+WRITERS = 8
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    async with running_redis() as server:
+        yield server
+
+
+class Front:
+    """The two replicas and a caller of nginx."""
+
+    def __init__(self, gateways: list[Replica], log: Process, client: httpx.AsyncClient) -> None:
+        self.first, self.second = gateways
+        self.log, self.client = log, client
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def front(
+    stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, folder: Path, **settings: str
+) -> Front:
+    gateways = replicas(2, simulator, redis, API_KEY=KEY, **settings)
+    await stack.enter_async_context(running(gateways))
+    url, log = await stack.enter_async_context(balanced(gateways[0], gateways[1], folder))
+    client = httpx.AsyncClient(
+        base_url=url,
+        headers={"X-API-Key": KEY},
+        timeout=PATIENCE,
+        limits=httpx.Limits(max_connections=None),
+        trust_env=False,
+    )
+    return Front(gateways, log, await stack.enter_async_context(client))
+
+
+@pytest.fixture
+async def served(stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, tmp_path: Path) -> Front:
+    return await front(stack, simulator, redis, tmp_path, RATE_LIMIT_REQUESTS="1000000")
+
+
+@pytest.fixture
+def device(simulator: Simulator) -> str:
+    return device_id(simulator)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+            await asyncio.sleep(0.01)
+
+
+class Held:
+    """Lets ThingsBoard store what it is sent, and keep the answers to itself."""
+
+    def __init__(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting, self.release = 0, asyncio.Event()
+        answer = simulator.asgi._answer
+
+        async def late(scope: Any, receive: Any, match: Any) -> Any:
+            result = await answer(scope, receive, match)
+            if "/telemetry/" in scope["path"]:
+                self.waiting += 1
+                await self.release.wait()
+            return result
+
+        monkeypatch.setattr(simulator.asgi, "_answer", late)
+
+
+async def test_a_limit_counts_over_both_replicas(
+    stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, tmp_path: Path
+) -> None:
+    served = await front(stack, simulator, redis, tmp_path, RATE_LIMIT="50/hour;200/day")
+    callers = [served.client.get(WHOAMI) for _ in range(200)]
+    assert Counter(answer.status_code for answer in await asyncio.gather(*callers)) == {200: 50, 429: 150}
+    assert min(served.first.answered, served.second.answered) > 0
+
+
+async def test_writes_in_the_hands_of_a_killed_replica_are_not_done_twice(
+    served: Front, simulator: Simulator, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored, but the answer is lost: only the caller may decide whether to send it again."""
+    held = Held(simulator, monkeypatch)
+    writes = [
+        asyncio.create_task(served.client.post(f"/api/v1/tb/devices/{device}/telemetry", json={"n": number}))
+        for number in range(40)
+    ]
+    await until(lambda: held.waiting == 40)
+    await served.first.kill()
+    held.release.set()
+    answers = await asyncio.gather(*writes)
+    met = Counter(answer.status_code for answer in answers)
+    assert met.keys() == {201, 502}
+    assert sum(count for call, count in simulator.calls.items() if call.startswith(SAVE)) == 40
+    lost = next(answer for answer in answers if answer.status_code == 502)
+    body = lost.json()
+    assert (body["status"], body["error_code"], body["details"]) == (
+        502,
+        "UPSTREAM_ERROR",
+        {"outcome": "unknown"},
+    )
+    assert body["request_id"] == lost.headers["X-Request-ID"]
+    assert isinstance(body["timestamp"], int)
+
+
+async def test_reads_in_the_hands_of_a_killed_replica_are_answered_by_the_other(
+    served: Front, simulator: Simulator, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(simulator, monkeypatch)
+    reads = [
+        asyncio.create_task(
+            served.client.get(f"/api/v1/tb/devices/{device}/telemetry/latest", params={"keys": f"k{number}"})
+        )
+        for number in range(20)
+    ]
+    await until(lambda: held.waiting == 20)
+    await served.first.kill()
+    held.release.set()
+    assert {answer.status_code for answer in await asyncio.gather(*reads)} == {200}
+    assert addresses(served.log, "upstream prematurely closed") == [f"127.0.0.1:{served.first.port}"] * 10
+
+
+async def test_a_dead_replica_is_left_alone_and_writes_go_to_the_other(served: Front, device: str) -> None:
+    await served.first.kill()
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    for number in range(60):
+        answer = await served.client.post(f"/api/v1/tb/devices/{device}/telemetry", json={"n": number})
+        assert answer.status_code == 201
+    tried = addresses(served.log, "connect() failed")
+    assert 1 <= len(tried) <= 2 + (clock() - began) // OUT_SECONDS
+    assert set(tried) == {f"127.0.0.1:{served.first.port}"}
+
+
+class Load:
+    """Callers that write numbered points, and callers that read, without a break."""
+
+    def __init__(self, client: httpx.AsyncClient, device: str) -> None:
+        self._client, self._base = client, f"/api/v1/tb/devices/{device}/telemetry"
+        self._numbers = itertools.count()
+        self._ended = False
+        self.acknowledged: set[int] = set()
+        self.unknown: set[int] = set()
+
+    async def write(self) -> None:
+        while not self._ended:
+            number = next(self._numbers)
+            body = {"n": [{"ts": START + number, "value": number}]}
+            answer = await self._client.post(self._base, json=body)
+            if answer.status_code == 201:
+                self.acknowledged.add(number)
+            else:
+                assert (answer.status_code, answer.json()["details"]) == (502, {"outcome": "unknown"})
+                self.unknown.add(number)
+
+    async def read(self) -> None:
+        while not self._ended:
+            answer = await self._client.get(f"{self._base}/latest", params={"keys": "n"})
+            assert answer.status_code == 200
+
+    async def goes_on(self, callers: list[asyncio.Task[None]], number: int = 200) -> None:
+        """Wait for so many more acknowledged points."""
+        wanted = len(self.acknowledged) + number
+        await until(lambda: len(self.acknowledged) >= wanted or any(caller.done() for caller in callers))
+
+    async def end(self, callers: list[asyncio.Task[None]]) -> None:
+        self._ended = True
+        await asyncio.gather(*callers)
+
+
+async def test_no_acknowledged_point_is_lost_when_replicas_die_and_come_back_under_load(
+    served: Front, simulator: Simulator, device: str
+) -> None:
+    load = Load(served.client, device)
+    callers = [asyncio.create_task(load.write()) for _ in range(WRITERS)]
+    callers += [asyncio.create_task(load.read()) for _ in range(4)]
+    await load.goes_on(callers)
+    await served.first.kill()
+    await load.goes_on(callers)
+    # Each writer had one point in hand at most.
+    assert len(load.unknown) <= WRITERS
+    await served.first.start()
+    await until(lambda: served.first.answered > 50)
+    in_doubt = set(load.unknown)
+    # One that is told to stop answers what it has in hand, and loses nothing.
+    await served.second.terminate()
+    await load.goes_on(callers)
+    await load.end(callers)
+    assert load.unknown == in_doubt
+    series = simulator.world.telemetry.series(device, "n")
+    assert series is not None
+    stored = dict(zip(series.ts, series.values, strict=True))
+    assert {START + number: number for number in load.acknowledged}.items() <= stored.items()
+
+
+async def follow(client: httpx.AsyncClient, device: str, last: int, found: list[Any]) -> int:
+    """Read a device's stream up to a value, coming back as a browser does; returns how often it broke."""
+    last_id: str | None = None
+    for breaks in itertools.count():
+        events: Events | None = None
+        try:
+            async with stream(client, f"/devices/{device}/telemetry/stream?keys=n", last_id) as events:
+                async for told in events:
+                    if told.event == "status":
+                        continue
+                    found.append(told.data.get("value", told))
+                    if found[-1] == last:
+                        return breaks
+        except httpx.TransportError:
+            assert events is not None
+        last_id = events.last_id or last_id
+    raise AssertionError
+
+
+async def test_streams_of_a_killed_replica_go_on_at_the_other_without_loss(
+    served: Front, simulator: Simulator, device: str
+) -> None:
+    def save(number: int) -> None:
+        simulator.world.telemetry.save(device, [Point("n", START + number, number)])
+
+    save(0)
+    found: list[list[Any]] = [[] for _ in range(6)]
+    readers = [asyncio.create_task(follow(served.client, device, 300, each)) for each in found]
+    await until(lambda: all(found))
+    for number in range(1, 300):
+        save(number)
+        if number == 100:
+            await until(lambda: all(each[-1] == 100 for each in found))
+            await served.first.kill()
+        # Some of what follows is saved while nobody listens, some while they come back.
+        await asyncio.sleep(0)
+    save(300)
+    breaks = await asyncio.gather(*readers)
+    assert found == [list(range(301))] * 6
+    assert sorted(breaks) == [0, 0, 0, 1, 1, 1]
