@@ -5,10 +5,12 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.settings import Settings
@@ -57,6 +59,7 @@ class Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         return cls(process)
 
@@ -80,8 +83,9 @@ class Process:
             assert said(), "".join(self.lines)
 
     async def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
+        """Kill it and whatever it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         await self._reading
 
@@ -96,7 +100,14 @@ class Replica:
 
     async def start(self) -> None:
         self.process = await Process.start(sys.executable, "-c", SERVE, environment=self._environment)
-        await self.process.says("Uvicorn running on")
+        url = f"http://127.0.0.1:{self.port}/health/live"
+        async with asyncio.timeout(PATIENCE), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await client.get(url)
+                    return
+                assert self.process.process.returncode is None, "".join(self.process.lines)
+                await asyncio.sleep(0.05)
 
     @property
     def answered(self) -> int:
