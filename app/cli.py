@@ -1,21 +1,21 @@
-"""`python -m app serve`, the production entry, and `python -m app keys`."""
+"""`python -m app`: `serve`, the production entry, and what helps the operator."""
 
 import argparse
-import ssl
 import sys
 from collections.abc import Sequence
 
 import structlog
 import uvicorn
 
-from app import logs, settings, upstream_file
+from app import configuration, logs
+from app.completion import script_for
 from app.errors import ConfigurationError
 
 # uvicorn would fall back to h11, which lets ambiguous requests pass: without httptools this import fails.
 from app.http_protocol import GatewayProtocol
 from app.keys import arguments as keys_arguments
 from app.keys import commands as keys_commands
-from app.keys import store
+from app.settings import Settings
 from app.web_socket_protocol import MOST_FRAME_BYTES, GatewayWebSocket
 
 log = structlog.get_logger("gateway")
@@ -29,43 +29,57 @@ CONFIGURATION_ERROR = 2
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; 2 means that the configuration is at fault."""
-    parser = argparse.ArgumentParser(prog="python -m app", description="ThingsBoard gateway")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="serve the API (HOST, PORT, WORKERS and more from the environment)")
-    keys_arguments.add_to(commands)
+    parser = build_parser()
     given = parser.parse_args(arguments)
     if given.command == "keys":
         return keys_commands.run(given)
+    if given.command == "completion":
+        sys.stdout.write(script_for(given.shell, parser))
+        return 0
     try:
-        loaded = settings.load()
-        store.load(loaded, frozenset(upstream_file.load(loaded)))
-        check_certificate(loaded)
+        found = configuration.load()
     except ConfigurationError as error:
         for fault in str(error).splitlines():
             sys.stderr.write(f"❌ {fault}\n")
         sys.stderr.write("💡 env_sample lists every setting.\n")
         return CONFIGURATION_ERROR
-    serve(loaded)
+    if given.command == "check-config":
+        show(found)
+    else:
+        serve(found.settings)
     return 0
 
 
-def check_certificate(loaded: settings.Settings) -> None:
-    """Load the certificate once, so that a wrong path or key is told like every other fault."""
-    if loaded.ssl_certfile is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            loaded.ssl_certfile, loaded.ssl_keyfile
-        )
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"SSL_CERTFILE and SSL_KEYFILE: cannot be used ({reason})") from None
+def build_parser() -> argparse.ArgumentParser:
+    """Declare the commands."""
+    parser = argparse.ArgumentParser(prog="python -m app", description="ThingsBoard gateway")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="serve the API (HOST, PORT, WORKERS and more from the environment)")
+    commands.add_parser(
+        "check-config", help="say what is wrong with the configuration, or what it would serve"
+    )
+    keys_arguments.add_to(commands)
+    completion = commands.add_parser("completion", help="print a script that completes commands in a shell")
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    return parser
 
 
-def serve(loaded: settings.Settings) -> None:
+def show(found: configuration.Configuration) -> None:
+    """Say what would be served."""
+    sys.stdout.write("✅ Nothing is wrong with the configuration. It serves:\n")
+    sys.stdout.writelines(f"   {line}\n" for line in configuration.summary_of(found))
+    sys.stdout.write("💡 Nothing was called. Whether ThingsBoard answers: python tb_connection_check.py\n")
+
+
+def serve(loaded: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests get `SHUTDOWN_SECONDS` to end."""
     logs.configure("DEBUG" if loaded.debug else "INFO", loaded.log_format)
-    log.info("gateway_starting", address=address_of(loaded), workers=loaded.workers, version=loaded.version)
+    log.info(
+        "gateway_starting",
+        address=configuration.address_of(loaded),
+        workers=loaded.workers,
+        version=loaded.version,
+    )
     uvicorn.run(
         "app.asgi:app",
         host=loaded.host,
@@ -86,9 +100,3 @@ def serve(loaded: settings.Settings) -> None:
         ssl_certfile=loaded.ssl_certfile,
         ssl_keyfile=loaded.ssl_keyfile,
     )
-
-
-def address_of(loaded: settings.Settings) -> str:
-    """Return the address it listens on, as a URL."""
-    host = f"[{loaded.host}]" if ":" in loaded.host else loaded.host
-    return f"{'https' if loaded.ssl_certfile else 'http'}://{host}:{loaded.port}"

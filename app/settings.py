@@ -4,7 +4,7 @@ import difflib
 import ipaddress
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -190,19 +190,24 @@ class Settings(UpstreamFields, BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
+        misfits = list(self._misfits())
+        if misfits:
+            raise ValueError("\n".join(misfits))
+        return self
+
+    def _misfits(self) -> Iterator[str]:
         useless = self.model_fields_set & UpstreamFields.model_fields.keys() - {"tb_host"}
         if self.tb_host is None and useless:
             names = ", ".join(sorted(name.upper() for name in useless))
-            raise ValueError(f"TB_HOST: is missing, without which {names} would mean nothing")
+            yield f"TB_HOST: is missing, without which {names} would mean nothing"
         if self.api_key is None and self.api_keys_file is None:
-            raise ValueError("API_KEY or API_KEYS_FILE is needed: without a key nobody could call")
+            yield "API_KEY or API_KEYS_FILE is needed: without a key nobody could call"
         if self.api_key is not None and self.api_keys_file is not None:
-            raise ValueError("API_KEY and API_KEYS_FILE exclude each other: set one of the two")
+            yield "API_KEY and API_KEYS_FILE exclude each other: set one of the two"
         if self.workers > 1 and self.redis_url is None:
-            raise ValueError("WORKERS above 1 needs REDIS_URL, or each worker would count limits for itself")
+            yield "WORKERS above 1 needs REDIS_URL, or each worker would count limits for itself"
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("SSL_CERTFILE and SSL_KEYFILE go together")
-        return self
+            yield "SSL_CERTFILE and SSL_KEYFILE go together"
 
     @property
     def default_rate_limit(self) -> str:

@@ -22,9 +22,8 @@ from typing import Any, NoReturn
 
 from dotenv import dotenv_values
 
-from app import settings, upstream_file
+from app import configuration
 from app.errors import ConfigurationError
-from app.keys import store
 from app.keys.key_format import make_key
 
 LOGS = Path(".venv") / "demo-logs"
@@ -191,8 +190,7 @@ def plan(given: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     # Checked here, so that a fault is told before anything starts.
     os.environ.clear()
     os.environ.update(environment)
-    loaded = settings.load()
-    store.load(loaded, frozenset(upstream_file.load(loaded)))
+    configuration.load()
     return environment, with_simulator
 
 

@@ -16,6 +16,8 @@ from app.upstream_settings import DEFAULT_UPSTREAM
 DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 OVERLAP = timedelta(days=7)
+#: How shells complete a path: `shtab` looks for it on the argument.
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 #: Where an argument is not called like the field it fills.
 OPTIONS = {
     "name": "NAME",
@@ -36,7 +38,8 @@ def add_to(commands: "argparse._SubParsersAction[ArgumentParser]") -> None:
     keys = commands.add_parser("keys", help="make, list and change API keys in a key file")
     actions = keys.add_subparsers(dest="action", required=True)
     file = ArgumentParser(add_help=False)
-    file.add_argument("--file", type=Path, help="the key file (API_KEYS_FILE by default)")
+    path = file.add_argument("--file", type=Path, help="the key file (API_KEYS_FILE by default)")
+    path.complete = FILES  # type: ignore[attr-defined]  # argparse has no name for it
     printing = ArgumentParser(add_help=False)
     printing.add_argument(
         "--print",

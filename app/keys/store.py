@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,11 @@ class APIKeys:
 
     def __len__(self) -> int:
         return len(self._ring.entries)
+
+    @property
+    def entries(self) -> Collection[KeyEntry]:
+        """The keys in use."""
+        return self._ring.entries.values()
 
     def find(self, presented: bytes) -> HeldKey | Refused:
         """Return the usable key that was presented, or why it is none."""
@@ -227,8 +232,8 @@ def _change_between(before: KeyRing, after: KeyRing) -> _Change:
     return _Change(after, ids, revoked)
 
 
-def load(settings: Settings, upstreams: frozenset[str]) -> APIKeys:
-    """Return the configured keys, each for one of these upstreams.
+def load(settings: Settings, upstreams: frozenset[str] | None) -> APIKeys:
+    """Return the configured keys, each for one of these upstreams; None: nobody knows which there are.
 
     Raises:
         ConfigurationError: naming what is wrong with the key or the file.
@@ -246,7 +251,7 @@ def load(settings: Settings, upstreams: frozenset[str]) -> APIKeys:
     key = settings.api_key.get_secret_value().encode()
     if checksum_fits(key) is False:
         raise ConfigurationError("API_KEY: looks like a generated key, but its checksum is wrong: mistyped?")
-    if DEFAULT_UPSTREAM not in upstreams:
+    if upstreams is not None and DEFAULT_UPSTREAM not in upstreams:
         raise ConfigurationError("API_KEY: is for the upstream default: set TB_HOST, or name one so")
     digest = hashlib.sha256(key).hexdigest()
     return APIKeys((KeyEntry(name="API_KEY", id="default", sha256=digest, scopes=(ALL,)),))
