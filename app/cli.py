@@ -15,6 +15,7 @@ from app.errors import ConfigurationError
 from app.http_protocol import GatewayProtocol
 from app.keys import arguments as keys_arguments
 from app.keys import commands as keys_commands
+from app.metrics.directory import directory_for
 from app.settings import Settings
 from app.web_socket_protocol import MOST_FRAME_BYTES, GatewayWebSocket
 
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.command == "check-config":
         show(found)
     else:
-        serve(found.settings)
+        with directory_for(found.settings.workers):
+            serve(found.settings)
     return 0
 
 

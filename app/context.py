@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope
@@ -72,6 +73,26 @@ class RequestContext:
     meter: "Meter | None" = None
     #: Security events that are not in the log yet.
     notes: "list[Note]" = field(default_factory=list)
+    _waits: int = 0
+    _waited: float = 0.0
+    _waiting_since: float = 0.0
+
+    def begin_wait(self) -> None:
+        """Note that this request begins to wait for ThingsBoard; it may do so several times at once."""
+        if not self._waits:
+            self._waiting_since = perf_counter()
+        self._waits += 1
+
+    def end_wait(self) -> None:
+        """Note that what began with `begin_wait` is over."""
+        self._waits -= 1
+        if not self._waits:
+            self._waited += perf_counter() - self._waiting_since
+
+    @property
+    def upstream_seconds(self) -> float:
+        """How long this request has waited for ThingsBoard, turns in the queue included."""
+        return self._waited + (perf_counter() - self._waiting_since if self._waits else 0.0)
 
 
 def context_of(scope: Scope) -> RequestContext:

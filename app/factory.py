@@ -15,16 +15,21 @@ from starlette.routing import compile_path
 
 from app import upstream_file
 from app.api.direct import RouteIndex
-from app.api.ops import PUBLIC_PATHS, docs, health
+from app.api.ops import PUBLIC_PATHS, docs, health, metrics
 from app.api.v1 import ROUTERS
 from app.counters import MemoryCounters
 from app.draining import DRAIN
 from app.errors import GatewayError
 from app.keys.store import load as load_keys
+from app.metrics.calls import CallMetrics
+from app.metrics.reading import Process
+from app.metrics.requests import RequestMetrics
+from app.metrics.sampler import Sampler
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
 from app.problems import as_gateway_error, render
 from app.redis_counters import RedisCounters
+from app.security_events import SecurityLog
 from app.services.live_channels import Channels
 from app.services.streams import Streams
 from app.settings import Settings
@@ -39,9 +44,12 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     configured = upstream_file.load(settings)
     keys = load_keys(settings, frozenset(configured))
     redis = RedisCounters(settings.redis_url) if settings.redis_url else None
-    counters = redis or MemoryCounters()
+    local = redis.local if redis else MemoryCounters()
+    counters = redis or local
     routes = RouteIndex()
-    gatekeepers = Gatekeepers(keys, counters, PUBLIC_PATHS, routes.find, routes.template_of)
+    requests, security_log = RequestMetrics(routes.template_of), SecurityLog(routes.template_of)
+    calls = CallMetrics()
+    gatekeepers = Gatekeepers(keys, counters, PUBLIC_PATHS, routes.find, requests, security_log)
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
@@ -63,10 +71,25 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.keys = keys
     app.state.redis, app.state.counters = redis, counters
     app.state.upstreams = Upstreams.build(
-        configured, transport, latest_cache_seconds=settings.latest_cache_seconds
+        configured,
+        transport,
+        watch=calls.watch,
+        latest_cache_seconds=settings.latest_cache_seconds,
     )
     app.state.streams, app.state.channels = Streams(keys, settings.streams_per_key), Channels()
-    for router in (health.router, docs.router, *ROUTERS):
+    process = Process(
+        upstreams=app.state.upstreams,
+        keys=keys,
+        memory=local,
+        redis=redis,
+        streams=app.state.streams,
+        channels=app.state.channels,
+        requests=requests,
+        calls=calls,
+        security_log=security_log,
+    )
+    app.state.sampler = Sampler(process)
+    for router in (health.router, metrics.router, docs.router, *ROUTERS):
         # Not included: FastAPI would build each route again, in 0.1 s of the first request that goes its way.
         app.router.routes.extend(router.routes)
         routes.fill(router.routes)
@@ -95,13 +118,15 @@ def _methods_at(request: Request) -> list[str]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     probe = app.state.probe = asyncio.create_task(app.state.upstreams.probe())
     watch = asyncio.create_task(app.state.keys.watch())
+    sampling = asyncio.create_task(app.state.sampler.run())
     try:
         # Handed to each connection: it tells the streams when the server stops.
         yield {DRAIN: app.state.streams.drain}
     finally:
         probe.cancel()
         watch.cancel()
-        await asyncio.gather(probe, watch, return_exceptions=True)
+        sampling.cancel()
+        await asyncio.gather(probe, watch, sampling, return_exceptions=True)
         await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()

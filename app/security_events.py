@@ -5,7 +5,7 @@ Only words of ours, ids and numbers are noted: nothing that a caller could write
 """
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,6 +73,8 @@ class SecurityLog:
         self._template_of, self._clock = template_of, clock
         #: Until when alike events are not written, and how many were not.
         self._written: OrderedDict[tuple[str, ...], tuple[float, int]] = OrderedDict()
+        #: For metrics: all events by name and reason, those that were not written included.
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     def write(self, scope: Scope) -> None:
         """Write and forget what this request has noted so far."""
@@ -88,6 +90,8 @@ class SecurityLog:
         }
         for noted in notes:
             fields = {**shared, **noted.fields}
+            reason = noted.fields.get("counted_by") or noted.fields.get("reason") or ""
+            self.counts[noted.event, reason] += 1
             if noted.subject is not None:
                 missed = self._missed((noted.event, *noted.subject), noted.seconds)
                 if missed is None:

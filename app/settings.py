@@ -105,6 +105,9 @@ class Settings(UpstreamFields, BaseSettings):
     trusted_proxies: NetworkList = Field(
         default=(), description="Networks of reverse proxies whose `X-Forwarded-For` counts."
     )
+    metrics_allowed_networks: NetworkList = Field(
+        default=(), description="Networks that may read `/metrics`, besides loopback."
+    )
     rate_limit: str | None = Field(
         default=None,
         description="Limits of a client address, such as `10/second;1000/hour`, in place of the next two.",

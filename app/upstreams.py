@@ -1,7 +1,8 @@
 """All ThingsBoards behind this gateway. What one of them answers, knows or suffers never reaches another."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import structlog
 
@@ -94,6 +95,10 @@ class Upstream:
         await self.client.aclose()
 
 
+def _unwatched(_upstream: str, transport: Transport, _kind: str) -> Transport:
+    return transport
+
+
 class Upstreams(Mapping[str, Upstream]):
     """The upstreams by name. They are many small objects at first; connections come with the calls."""
 
@@ -106,11 +111,13 @@ class Upstreams(Mapping[str, Upstream]):
         configured: Mapping[str, UpstreamSettings],
         transport: Transport | None = None,
         *,
+        watch: Callable[[str, Transport, str], Transport] = _unwatched,
         latest_cache_seconds: float = 0,
     ) -> "Upstreams":
         """Build a client for each; nothing is sent yet.
 
         Args:
+            watch: puts something around the transports of an upstream, see `Watch`.
             transport: replaces the network towards the default one.
         """
         policies, given = TLSPolicies(), {DEFAULT_UPSTREAM: transport}
@@ -119,7 +126,11 @@ class Upstreams(Mapping[str, Upstream]):
                 name: Upstream(
                     name,
                     ThingsBoardClient.from_settings(
-                        settings, policies, given.get(name), latest_cache_seconds=latest_cache_seconds
+                        settings,
+                        policies,
+                        given.get(name),
+                        watch=partial(watch, name),
+                        latest_cache_seconds=latest_cache_seconds,
                     ),
                     settings.tb_host,
                 )

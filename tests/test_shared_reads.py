@@ -87,7 +87,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def waiting(app: FastAPI) -> int:
     """Count the callers of all reads that may be joined."""
     connection = app.state.upstreams["default"].client.connection
-    calls = (*connection._reads._joinable.values(), *connection._pages._joinable.values())
+    calls = (*connection.reads._joinable.values(), *connection.pages._joinable.values())
     return sum(len(call.waiting) for call in calls)
 
 
@@ -429,7 +429,7 @@ async def test_a_call_that_is_cancelled_from_outside_leaves_nobody_waiting(
     gate.close("GET", "/api/device/types")
     reads = [asyncio.create_task(app.state.upstreams["default"].client.devices.types()) for _ in range(2)]
     await until(lambda: gate.held == 1)
-    (call,) = app.state.upstreams["default"].client.connection._reads._joinable.values()
+    (call,) = app.state.upstreams["default"].client.connection.reads._joinable.values()
     call.task.cancel()
     ends = await asyncio.gather(*reads, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}

@@ -67,7 +67,7 @@ class LiveSocket:
     ) -> None:
         self._web_socket, self._stream, self._upstream = web_socket, stream, upstream
         self._channels = channels
-        self._subscriber = Subscriber(WEB_SOCKET)
+        self._subscriber = Subscriber(WEB_SOCKET, channels.counts)
         self._subscriber.is_ended_with_channel = False
         self._open: dict[str, tuple[Channel, _Gate]] = {}
         self._last: LiveEvent | None = None

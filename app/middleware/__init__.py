@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from app.counters import Counters
 from app.keys.store import APIKeys
+from app.metrics.requests import RequestMetrics
 from app.middleware.access_log import AccessLog
 from app.middleware.api_keys import APIKeyStage
 from app.middleware.body_limit import BodyLimit
@@ -40,8 +41,9 @@ class Gatekeepers:
     public_paths: frozenset[str]
     #: The index of direct routes.
     find_route: Callable[[Scope], Answering | None]
-    #: Tells the template of the route of a request that is not there yet.
-    template_of: Callable[[Scope], str | None]
+    metrics: RequestMetrics
+    #: Writes what has been refused or shown.
+    security_log: SecurityLog
 
 
 def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
@@ -49,10 +51,10 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
     stages = [
         Middleware(RequestId),
         Middleware(ClientAddress, trusted_proxies=settings.trusted_proxies),
-        Middleware(AccessLog),
+        Middleware(AccessLog, metrics=gatekeepers.metrics),
         Middleware(SecurityHeaders),
         Middleware(CORS, origins=settings.backend_cors_origins) if settings.backend_cors_origins else None,
-        Middleware(ErrorSanitiser, security_log=SecurityLog(gatekeepers.template_of)),
+        Middleware(ErrorSanitiser, security_log=gatekeepers.security_log),
         Middleware(TrustedHosts, allowed=settings.allowed_hosts)
         if "*" not in settings.allowed_hosts
         else None,

@@ -1,11 +1,12 @@
-"""One log line a request: what was asked, by whom, what came of it, how long it took."""
+"""One log line and one count a request: what was asked, by whom, what came of it, how long it took."""
 
 import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.context import context_of
+from app.context import RequestContext, context_of
+from app.metrics.requests import RequestMetrics
 
 log = structlog.get_logger("access")
 
@@ -16,42 +17,52 @@ SWITCHED, REFUSED = 101, 403
 
 
 class AccessLog:
-    """Log each request once, when its answer is complete or its caller has gone."""
+    """Log and count each request once, when its answer is complete or its caller has gone.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Every answer says in `Server-Timing` how long it took until it began, and ThingsBoard's part in that.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             return await self._log_web_socket(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started = time.perf_counter()
+        started, head_seconds = time.perf_counter(), None
         status, sent, complete = CLIENT_LEFT, 0, False
 
         async def counting(message: Message) -> None:
-            nonlocal status, sent, complete
+            nonlocal status, sent, complete, head_seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
+                head_seconds = time.perf_counter() - started
+                context = context_of(scope)
+                context.response_headers.append((b"server-timing", timing(context, head_seconds)))
             else:
                 sent += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
             await send(message)
 
+        self.metrics.in_flight += 1
         try:
             await self.app(scope, receive, counting)
         finally:
+            self.metrics.in_flight -= 1
+            self.metrics.add(scope, context_of(scope), status, head_seconds, is_complete=complete)
             self._write(scope, status, sent, complete=complete, seconds=time.perf_counter() - started)
 
     async def _log_web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Log a connection once, when it has ended; 101 is one that was accepted."""
-        started = time.perf_counter()
+        started, head_seconds = time.perf_counter(), None
         status, sent = CLIENT_LEFT, 0
 
         async def counting(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, head_seconds
             if message["type"] == "websocket.accept":
                 status = SWITCHED
+                head_seconds = time.perf_counter() - started
             elif message["type"] == "websocket.http.response.start":
                 status = message["status"]
             elif message["type"] == "websocket.close" and status == CLIENT_LEFT:
@@ -60,9 +71,12 @@ class AccessLog:
                 sent += len(message.get("text") or message.get("body") or b"")
             await send(message)
 
+        self.metrics.in_flight += 1
         try:
             await self.app(scope, receive, counting)
         finally:
+            self.metrics.in_flight -= 1
+            self.metrics.add(scope, context_of(scope), status, head_seconds)
             self._write(scope, status, sent, complete=True, seconds=time.perf_counter() - started)
 
     def _write(self, scope: Scope, status: int, sent: int, *, complete: bool, seconds: float) -> None:
@@ -88,3 +102,9 @@ class AccessLog:
         if context.error_note:
             fields["error_note"] = context.error_note
         log.info("request", **fields)
+
+
+def timing(context: RequestContext, seconds: float) -> bytes:
+    """Return `Server-Timing`, in ms: what the gateway took, and what of the whole ThingsBoard did."""
+    upstream = context.upstream_seconds
+    return b"gateway;dur=%.1f, thingsboard;dur=%.1f" % ((seconds - upstream) * 1_000, upstream * 1_000)

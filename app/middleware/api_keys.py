@@ -2,13 +2,13 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.addresses import parse_address
 from app.context import TURN, RequestContext, context_of
 from app.counters import Counters
 from app.errors import GatewayError, InvalidRequest, NotAllowed, NotAuthenticated
 from app.keys.key_ring import HeldKey, Refusal
 from app.keys.store import APIKeys, Refused
 from app.metering import exceeded
-from app.middleware.client_address import parse_address
 from app.middleware.rate_limits import Rule
 from app.security_events import note
 from app.times import DAY_MS, iso_of

@@ -1,15 +1,13 @@
 """Finds out who is calling: the peer, or what a trusted proxy says about it."""
 
-import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.addresses import IPAddress, parse_address
 from app.context import context_of
 from app.settings import IPNetwork
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ClientAddress:
@@ -48,20 +46,3 @@ class ClientAddress:
 
     def _is_trusted(self, address: IPAddress | None) -> bool:
         return address is not None and any(address in network for network in self.trusted_proxies)
-
-
-def parse_address(text: str) -> IPAddress | None:
-    """Read an address, with or without brackets and port; None when it is none."""
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    if ":" in text:
-        # A zone is a link's name on one machine, of any length and in any characters.
-        text = text.partition("%")[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -34,6 +34,7 @@ EXPOSED_HEADERS = (
     "Deprecation",
     "Sunset",
     "Link",
+    "Server-Timing",
 )
 
 

@@ -1,8 +1,9 @@
 """Fans live events out: those who want the same share a channel, and each event is encoded once for them."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from app.errors import GatewayError, NotFound
@@ -21,6 +22,18 @@ MOST_RESUMED = 20_000
 ATTACHED_AT_ONCE = 16
 TOO_MANY_KEYS = "an event id does not hold that many keys"
 TOO_SLOW = "events came faster than they were read"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What went through the channels of this process since its start."""
+
+    #: By kind; once for all readers of a channel.
+    events: Counter[str] = field(default_factory=Counter)
+    #: Events handed to readers.
+    frames: int = 0
+    #: Readers that were let go because they read too slowly.
+    dropped: int = 0
 
 
 class Selection(NamedTuple):
@@ -56,12 +69,13 @@ class Subscriber:
 
     Args:
         form: writes the last words.
+        counts: is told when it is dropped.
     """
 
     is_ended_with_channel = True
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
+    def __init__(self, form: Form, counts: Counts) -> None:
+        self.form, self._counts = form, counts
         self.is_over = False
         self._frames: deque[bytes] = deque()
         self._size = 0
@@ -82,6 +96,7 @@ class Subscriber:
         """Let it end after what waits and these last words."""
         if not self.is_over:
             if last is not None:
+                self._counts.dropped += last.kind == "dropped"
                 self._frames.append(self.form.event(last))
             self.is_over = True
             self._wake()
@@ -117,8 +132,8 @@ class Subscriber:
 class Channel:
     """One selection in one form, for all who want the same of one upstream."""
 
-    def __init__(self, upstream: ThingsBoardClient, selection: Selection, form: Form) -> None:
-        self.upstream, self.selection, self.form = upstream, selection, form
+    def __init__(self, upstream: ThingsBoardClient, selection: Selection, form: Form, counts: Counts) -> None:
+        self.upstream, self.selection, self.form, self._counts = upstream, selection, form, counts
         self.users = 0
         self.opening: asyncio.Task[None] | None = None
         self.marks = Marks()
@@ -163,6 +178,8 @@ class Channel:
         if not self._wants(event):
             return
         self.marks.move(event)
+        self._counts.events[event.kind] += 1
+        self._counts.frames += len(self._subscribers)
         if self._subscribers:
             frame = self.form.event(event, self.marks.token())
             for subscriber in tuple(self._subscribers):
@@ -216,9 +233,12 @@ class Channel:
         for device_id in known:
             newest = snapshot[device_id]
             if heard.is_partial and any(heard.of(event) is None for event in newest):
+                self._counts.events["gap"] += 1
                 yield self.form.event(LiveEvent("gap", device_id, reason=TOO_MANY_KEYS))
             for event in await self._missed(device_id, newest, heard, left):
                 left -= 1
+                self._counts.events[event.kind] += 1
+                self._counts.frames += 1
                 heard.move(event)
                 yield self.form.event(event, heard.token())
 
@@ -258,6 +278,7 @@ class Channels:
 
     def __init__(self) -> None:
         self._open: dict[tuple[LiveFeed, Selection, Form], Channel] = {}
+        self.counts = Counts()
 
     async def enter(self, upstream: ThingsBoardClient, selection: Selection, form: Form) -> Channel:
         """Return the channel, open, until `leave`.
@@ -269,7 +290,7 @@ class Channels:
         name = upstream.live, selection, form
         channel = self._open.get(name)
         if channel is None or channel.gone:
-            channel = self._open[name] = Channel(upstream, selection, form)
+            channel = self._open[name] = Channel(upstream, selection, form, self.counts)
         channel.users += 1
         try:
             if channel.opening is None:

@@ -58,6 +58,7 @@ class Sender:
             entity_type,
             entity_id,
             chunk.body,
+            points=chunk.points,
             is_idempotent=chunk.is_idempotent,
             ttl_seconds=self._ttl_seconds,
         )

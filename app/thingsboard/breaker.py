@@ -19,10 +19,17 @@ class Breaker:
         self._timeouts = 0
         self._open_until = 0.0
         self._is_probing = False
+        #: How often it has opened; a probe that fails does not count.
+        self.openings = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether ThingsBoard is left alone but for probes."""
+        return self._timeouts >= THRESHOLD
 
     def before(self) -> None:
         """Let a call through, or raise BreakerOpen with the time left."""
-        if self._timeouts < THRESHOLD:
+        if not self.is_open:
             return
         wait = self._open_until - self._clock()
         if wait > 0 or self._is_probing:
@@ -36,6 +43,7 @@ class Breaker:
     def timed_out(self) -> None:
         """Note a call that got no answer in time."""
         self._timeouts += 1
+        self.openings += self._timeouts == THRESHOLD
         self._is_probing = False
         self._open_until = self._clock() + OPEN_SECONDS
 

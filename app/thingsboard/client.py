@@ -2,6 +2,7 @@
 
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Self
 
 from app.context import Restrictions
@@ -23,6 +24,9 @@ from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
 from app.thingsboard.transport import TLSPolicies, Transport, proxy_for
 from app.thingsboard.waiting_calls import WaitingCalls
 from app.upstream_settings import UpstreamSettings
+
+#: Puts something around a transport that watches its calls; it is told which kind of calls it carries.
+Watch = Callable[[Transport, str], Transport]
 
 #: Where one entity of each type is read.
 ENTITY_PATHS = {
@@ -65,15 +69,16 @@ class ThingsBoardClient:
         policies: TLSPolicies,
         transport: Transport | None = None,
         *,
+        watch: Watch,
         latest_cache_seconds: float = 0,
     ) -> Self:
         """Build the client; nothing is sent yet."""
         tls = _tls(settings, policies)
         waiting = transport or _transport(settings, tls, settings.tb_max_rpcs)
         transport = transport or _transport(settings, tls, settings.tb_max_connections)
-        credential = _credential(settings, transport)
+        credential = _credential(settings, watch(transport, "login"))
         connection = Connection(
-            transport,
+            watch(transport, "call"),
             credential,
             queue=FairQueue(settings.tb_max_connections),
             timeout_seconds=settings.tb_timeout_seconds,
@@ -81,7 +86,7 @@ class ThingsBoardClient:
         )
         return cls(
             connection,
-            WaitingCalls(waiting, credential, places=settings.tb_max_rpcs),
+            WaitingCalls(watch(waiting, "command"), credential, places=settings.tb_max_rpcs),
             settings.name,
             FeedDialler(connection, settings.tb_host, tls),
             LatestCache(latest_cache_seconds) if latest_cache_seconds else None,

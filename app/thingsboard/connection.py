@@ -1,13 +1,13 @@
 """One call to ThingsBoard: authorised, bounded, retried where that is safe, and its failures named."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import orjson
 
-from app.context import PATIENCE, TURN
+from app.context import CURRENT, PATIENCE, TURN
 from app.errors import (
     LoginRefused,
     NotAllowed,
@@ -30,6 +30,7 @@ from app.thingsboard.transport import Answer, Transport
 #: ThingsBoard's rate limit. It decides on that before it does anything, so nothing was carried out.
 BUSY = 429
 
+T = TypeVar("T")
 Query = Mapping[str, str | int | bool | Sequence[str] | None]
 
 
@@ -53,8 +54,10 @@ class Connection:
     ) -> None:
         self.transport, self.credential, self.queue = transport, credential, queue
         self._timeout_seconds, self._queue_seconds = timeout_seconds, queue_seconds
-        self._breaker, self._budget = Breaker(), RetryBudget()
-        self._reads, self._pages = SharedReads(self._read), SharedReads(self._read_page)
+        self.breaker, self._budget = Breaker(), RetryBudget()
+        #: Attempts beyond the first.
+        self.retries = 0
+        self.reads, self.pages = SharedReads(self._read), SharedReads(self._read_page)
 
     async def call(
         self,
@@ -83,7 +86,9 @@ class Connection:
         # At its start too, although nobody has been told of it yet: what is read after that is not older.
         self.end_reads()
         try:
-            answer = await self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
+            answer = await timed(
+                self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
+            )
         finally:
             self.end_reads()
         return checked(answer, is_one_object=is_one_object)
@@ -97,22 +102,22 @@ class Connection:
             is_shared: False asks ThingsBoard now, whatever is under way.
         """
         read = "GET", _target(path, query), None
-        answer = await (self._reads.get(read) if is_shared else self._read(*read))
+        answer = await timed(self.reads.get(read) if is_shared else self._read(*read))
         return decode(checked(answer, is_one_object=is_one_object))
 
     async def get_page(self, path: str, *, query: Query | None = None) -> Page:
         """GET a page, its objects as the JSON they came as; readers at the same time share the page."""
-        return await self._pages.get(("GET", _target(path, query), None))
+        return await timed(self.pages.get(("GET", _target(path, query), None)))
 
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
         """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
-        answer = await self._reads.get(("POST", path, orjson.dumps(json)))
+        answer = await timed(self.reads.get(("POST", path, orjson.dumps(json))))
         return decode(checked(answer, is_one_object=is_one_object))
 
     def end_reads(self) -> None:
         """Let no later reader join a read that began before: something may have changed."""
-        self._reads.end()
-        self._pages.end()
+        self.reads.end()
+        self.pages.end()
 
     async def _read(self, method: str, target: str, content: bytes | None) -> Answer:
         return await self._authorised(method, target, content, idempotent=True)
@@ -147,6 +152,7 @@ class Connection:
                 worth_it = nothing_sent or (idempotent and isinstance(error, UpstreamReset | UpstreamGarbled))
                 if attempt == ATTEMPTS or not worth_it or not self._budget.spend():
                     raise
+            self.retries += 1
             await asyncio.sleep(delay_before(attempt))
         raise AssertionError("unreachable")
 
@@ -176,7 +182,7 @@ class Connection:
     ) -> Answer:
         is_refused: bool | None = None
         try:
-            self._breaker.before()
+            self.breaker.before()
             answer = await self._watched(method, target, content, headers)
             is_refused = answer.status == BUSY
             return answer
@@ -193,14 +199,26 @@ class Connection:
                 method, target, headers=headers, body=content, timeout_seconds=self._timeout_seconds
             )
         except UpstreamTimeout:
-            self._breaker.timed_out()
+            self.breaker.timed_out()
             raise
         except BaseException:
             # Among them the cancellation by a caller who left: it says nothing about ThingsBoard.
-            self._breaker.abandoned()
+            self.breaker.abandoned()
             raise
-        self._breaker.answered()
+        self.breaker.answered()
         return answer
+
+
+async def timed(waiting: Awaitable[T]) -> T:
+    """Wait for ThingsBoard, and let the request at hand tell for how long."""
+    context = CURRENT.get()
+    if context is None:
+        return await waiting
+    context.begin_wait()
+    try:
+        return await waiting
+    finally:
+        context.end_wait()
 
 
 def _target(path: str, query: Query | None) -> str:

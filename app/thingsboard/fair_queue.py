@@ -41,8 +41,9 @@ class Turn:
 class Counts:
     """What became of calls since the start."""
 
-    #: Had to wait for their turn.
+    #: Had to wait for their turn, and for how long.
     waited: int = 0
+    waited_seconds: float = 0.0
     #: Refused by us: no room in the queue, or a turn that would come too late.
     full: int = 0
     too_late: int = 0
@@ -120,7 +121,8 @@ class FairQueue:
             UpstreamBusy: it would come too late because of ThingsBoard's rate limit.
         """
         loop = asyncio.get_running_loop()
-        self._check_room(key, until, loop.time(), is_return=is_return)
+        began = loop.time()
+        self._check_room(key, until, began, is_return=is_return)
         self.counts.waited += 1
         waiter: Waiter = loop.create_future()
         line = self._lines.setdefault(key, _Line())
@@ -135,6 +137,7 @@ class FairQueue:
             raise
         finally:
             expiry.cancel()
+            self.counts.waited_seconds += loop.time() - began
 
     def end(self, turn: Turn, now: float, *, is_refused: bool | None) -> None:
         """Let the next one have the place.

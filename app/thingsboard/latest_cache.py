@@ -42,9 +42,22 @@ class LatestCache:
         self.seconds, self.clock = seconds, clock
         self._entities: OrderedDict[Entity, Answers] = OrderedDict()
         self.size = 0
+        #: Looked for and found; looked for and not, or too old.
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entities)
 
     def find(self, entity: Entity, keys: Sequence[str] | None) -> Kept | None:
         """Return what is kept and not too old."""
+        kept = self._find(entity, keys)
+        if kept is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return kept
+
+    def _find(self, entity: Entity, keys: Sequence[str] | None) -> Kept | None:
         answers = self._entities.get(entity)
         found = answers and answers.by_keys.get(_of(keys))
         if not found:

@@ -59,6 +59,18 @@ class LiveFeed:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
+        #: Sockets that were opened, and attempts that failed.
+        self.connections = self.failures = 0
+
+    @property
+    def is_online(self) -> bool:
+        """Tell whether the socket is open."""
+        return self._online.is_set()
+
+    @property
+    def devices(self) -> int:
+        """Return how many devices somebody listens to."""
+        return len(self._watched)
 
     @asynccontextmanager
     async def listen(self, device_ids: Iterable[str], *, attributes: bool = False) -> AsyncIterator[Listener]:
@@ -242,6 +254,7 @@ class LiveFeed:
     def _tell_failure(self, error: GatewayError) -> None:
         log.warning("feed_not_connected", error_type=type(error).__name__, note=error.note)
         self._failure = error
+        self.failures += 1
         # Whoever waits now is told; who comes later waits for the next attempt.
         self._failed.set()
         self._failed = asyncio.Event()
@@ -249,6 +262,7 @@ class LiveFeed:
     async def _serve(self) -> int | None:
         """Open a socket, subscribe to everything, and hand out its frames until it ends; say how."""
         socket = await self._dialler.open()
+        self.connections += 1
         try:
             await self._recheck()
             self._subscriptions.socket = socket

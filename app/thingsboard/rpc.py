@@ -63,6 +63,11 @@ class RpcCalls:
         self._connection, self._waiting, self._devices = connection, waiting, devices
         self._states = RpcStates(self._read, self._check)
 
+    @property
+    def in_flight(self) -> int:
+        """Return how many commands wait for their devices now."""
+        return self._waiting.in_flight
+
     async def send(self, device_id: str, command: Command, *, timeout_ms: int) -> orjson.Fragment | Silence:
         """Send a command, wait for the device, and return its reply as it came; null for a one-way command.
 

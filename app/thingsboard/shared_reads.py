@@ -40,6 +40,8 @@ class SharedReads(Generic[T]):
     def __init__(self, fetch: Callable[[str, str, bytes | None], Coroutine[Any, Any, T]]) -> None:
         self._fetch = fetch
         self._joinable: dict[Read, _Call[T]] = {}
+        #: Reads that made a call, and those that joined one.
+        self.begun = self.joined = 0
 
     async def get(self, read: Read) -> T:
         """Join the same read where one is under way, or begin it.
@@ -51,6 +53,9 @@ class SharedReads(Generic[T]):
         if call is None:
             call = self._joinable[read] = _Call()
             call.task = asyncio.create_task(self._run(read, call))
+            self.begun += 1
+        else:
+            self.joined += 1
         return await self._join(read, call)
 
     def end(self) -> None:

@@ -43,9 +43,11 @@ class TelemetryCalls:
     """One method a ThingsBoard call. Times are ms since the epoch, ranges `[start, end)`."""
 
     def __init__(self, connection: Connection, latest: LatestCache | None = None) -> None:
-        self._connection, self._latest = connection, latest
+        self._connection, self.latest_cache = connection, latest
         self._checked: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = OrderedDict()
         self._forgotten = 0
+        #: Points that ThingsBoard acknowledged, and points of histories that it sent.
+        self.points_written = self.points_read = 0
 
     async def checked_keys(
         self, entity_type: str, entity_id: str, wanted: Collection[str] | None
@@ -90,15 +92,15 @@ class TelemetryCalls:
 
         An unknown key comes back with the value None (recordings telemetry.json).
         """
-        if self._latest is None:
+        if self.latest_cache is None:
             return Latest(await self._values(entity_type, entity_id, keys, {}), None)
         entity = entity_type, entity_id
-        kept = self._latest.find(entity, keys)
+        kept = self.latest_cache.find(entity, keys)
         if kept is not None:
             return Latest(orjson.loads(kept.content), kept.age)
-        begun = self._latest.begin(entity)
+        begun = self.latest_cache.begin(entity)
         series = await self._values(entity_type, entity_id, keys, {})
-        self._latest.keep(begun, entity, keys, orjson.dumps(series))
+        self.latest_cache.keep(begun, entity, keys, orjson.dumps(series))
         return Latest(series, None)
 
     async def latest_now(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Series:
@@ -106,8 +108,8 @@ class TelemetryCalls:
         return await self._values(entity_type, entity_id, keys, {})
 
     def _end_latest(self, entity_type: str, entity_id: str) -> None:
-        if self._latest is not None:
-            self._latest.end((entity_type, entity_id))
+        if self.latest_cache is not None:
+            self.latest_cache.end((entity_type, entity_id))
 
     async def history(self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query) -> Series:
         """Return raw or aggregated points of a range, typed.
@@ -118,7 +120,9 @@ class TelemetryCalls:
             query: `startTs`, `endTs` and ThingsBoard's own `limit`, `orderBy`, `agg`, `interval`,
                 `intervalType`, `timeZone`.
         """
-        return await self._values(entity_type, entity_id, keys, query)
+        series = await self._values(entity_type, entity_id, keys, query)
+        self.points_read += sum(map(len, series.values()))
+        return series
 
     async def _values(
         self, entity_type: str, entity_id: str, keys: Sequence[str] | None, query: Query
@@ -149,10 +153,11 @@ class TelemetryCalls:
         entity_id: str,
         body: bytes,
         *,
+        points: int,
         is_idempotent: bool,
         ttl_seconds: int | None = None,
     ) -> None:
-        """Store points: JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
+        """Store so many points: JSON in ThingsBoard's own form. Repeatable when every point has its `ts`."""
         suffix = "" if ttl_seconds is None else f"/{ttl_seconds}"
         path = f"{ROOT}/{entity_type}/{entity_id}/timeseries/ANY{suffix}"
         # At its start too: what is read from then on is told apart from what was read before.
@@ -160,6 +165,7 @@ class TelemetryCalls:
         try:
             with keys_in("telemetry_data"):
                 acknowledge(await self._connection.call("POST", path, body=body, is_idempotent=is_idempotent))
+            self.points_written += points
         finally:
             # However it ended: it may have been carried out.
             self._end_latest(entity_type, entity_id)

@@ -8,6 +8,7 @@ import asyncio
 
 from app.context import TURN
 from app.errors import Overloaded, UpstreamGarbled, UpstreamReset, UpstreamTimeout
+from app.thingsboard.connection import timed
 from app.thingsboard.fair_queue import FairQueue
 from app.thingsboard.tokens import UNAUTHORISED, Credential
 from app.thingsboard.transport import Answer, Transport
@@ -52,6 +53,9 @@ class WaitingCalls:
             UpstreamUnreachable: nothing was sent.
             UpstreamReset, UpstreamTimeout, UpstreamGarbled: it may have been carried out; `details` say so.
         """
+        return await timed(self._authorised(path, body, wait_seconds))
+
+    async def _authorised(self, path: str, body: bytes, wait_seconds: float) -> Answer:
         header = await self._credential.header()
         answer = await self._once(path, body, header, wait_seconds)
         if answer.status == UNAUTHORISED and await self._credential.renew(header):

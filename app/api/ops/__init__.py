@@ -1,5 +1,5 @@
 """Unversioned routes for operators and readers: no key, no limit, by exact path."""
 
-from app.api.ops import docs, health
+from app.api.ops import docs, health, metrics
 
-PUBLIC_PATHS = health.PATHS | docs.PATHS
+PUBLIC_PATHS = health.PATHS | docs.PATHS | metrics.PATHS

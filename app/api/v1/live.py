@@ -122,7 +122,7 @@ async def _answer(
     heard = Marks.read(last_event_id, LAST_EVENT_ID) if last_event_id else None
     streams: Streams = request.app.state.streams
     channels: Channels = request.app.state.channels
-    subscriber = Subscriber(SSE)
+    subscriber = Subscriber(SSE, channels.counts)
     stream = streams.open(caller)
     stream.end = subscriber.end
     try:

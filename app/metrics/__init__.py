@@ -1,0 +1,1 @@
+"""What operators can watch: Prometheus metrics, kept and rendered by prometheus_client."""
