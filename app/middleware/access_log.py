@@ -19,7 +19,7 @@ SWITCHED, REFUSED = 101, 403
 class AccessLog:
     """Log and count each request once, when its answer is complete or its caller has gone.
 
-    Every answer says in `Server-Timing` how long it took until it began, and ThingsBoard's part in that.
+    Answers to callers with a key say in `Server-Timing` how long it took until it began, and ThingsBoard's part in that.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
@@ -39,7 +39,9 @@ class AccessLog:
                 status = message["status"]
                 head_seconds = time.perf_counter() - started
                 context = context_of(scope)
-                context.response_headers.append((b"server-timing", timing(context, head_seconds)))
+                if context.caller is not None:
+                    # Of who has no key nothing is told that could tell one wrong key from another.
+                    context.response_headers.append((b"server-timing", timing(context, head_seconds)))
             else:
                 sent += len(message.get("body", b""))
                 complete = not message.get("more_body", False)

@@ -213,7 +213,7 @@ class TestWhoMayRead:
 
 
 class TestServerTiming:
-    """Every answer says how long it took, and what of that was ThingsBoard."""
+    """Answers say how long they took, and what of that was ThingsBoard."""
 
     @staticmethod
     def parts(answer: httpx.Response) -> dict[str, float]:
@@ -224,8 +224,14 @@ class TestServerTiming:
         return {"gateway": float(found[1]), "thingsboard": float(found[2])}
 
     async def test_an_answer_without_thingsboard_says_so(self, gateway: httpx.AsyncClient) -> None:
-        for path in ("/health", "/api/v1/tb/nowhere", "/metrics"):
+        for path in ("/api/v1/tb/nowhere", "/api/v1/tb/whoami"):
             assert self.parts(await gateway.get(path))["thingsboard"] == 0
+
+    async def test_who_has_no_key_is_told_nothing(self, gateway: httpx.AsyncClient) -> None:
+        """How long it took could tell one wrong key from another."""
+        for path in ("/health", "/metrics", DEVICES):
+            answer = await gateway.get(path, headers={"X-API-Key": "not-a-key-of-anybody"})
+            assert "server-timing" not in answer.headers
 
     async def test_a_slow_thingsboard_shows(self, gateway: httpx.AsyncClient, simulator: Simulator) -> None:
         await gateway.get(DEVICES)
