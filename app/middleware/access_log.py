@@ -19,7 +19,8 @@ SWITCHED, REFUSED = 101, 403
 class AccessLog:
     """Log and count each request once, when its answer is complete or its caller has gone.
 
-    Answers to callers with a key say in `Server-Timing` how long it took until it began, and ThingsBoard's part in that.
+    Callers with a key are told in `Server-Timing` how long it took until the answer began, and what of that
+    ThingsBoard took.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
