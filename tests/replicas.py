@@ -19,6 +19,7 @@ from tests.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 NGINX_CONF = ROOT / "deploy" / "nginx" / "gateway.conf"
+CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 PATIENCE = 60
 #: A machine busy with other tests may be silent longer than callers should ever wait.
 SERVE = """
@@ -47,7 +48,7 @@ class Process:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: list[str] = []
-        self._spoke = asyncio.Condition()
+        self._spoke, self._ended = asyncio.Condition(), False
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -70,6 +71,7 @@ class Process:
                 self.lines.append(line.decode(errors="replace"))
                 self._spoke.notify_all()
         async with self._spoke:
+            self._ended = True
             self._spoke.notify_all()
 
     async def says(self, text: str) -> None:
@@ -79,7 +81,7 @@ class Process:
             return any(text in line for line in self.lines)
 
         async with asyncio.timeout(PATIENCE), self._spoke:
-            await self._spoke.wait_for(lambda: said() or self.process.returncode is not None)
+            await self._spoke.wait_for(lambda: said() or self._ended)
             assert said(), "".join(self.lines)
 
     async def kill(self) -> None:
@@ -153,6 +155,15 @@ async def running(gateways: Sequence[Replica]) -> AsyncIterator[None]:
         await asyncio.gather(*(gateway.kill() for gateway in gateways))
 
 
+def here(shipped: Path, replacements: dict[str, str]) -> str:
+    """Return a shipped configuration with addresses of this machine."""
+    configuration = shipped.read_text("utf-8")
+    for there, ours in replacements.items():
+        assert configuration.count(there) == 1
+        configuration = configuration.replace(there, ours)
+    return configuration
+
+
 @contextlib.asynccontextmanager
 async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterator[tuple[str, Process]]:
     """Run nginx with the shipped configuration; only addresses differ. Yields its URL and its log."""
@@ -160,15 +171,16 @@ async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterat
     if program is None:
         pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
     port = free_port()
-    configuration = NGINX_CONF.read_text("utf-8")
-    for shipped, ours in (
-        ("server gateway-1:8000 ", f"server 127.0.0.1:{first.port} "),
-        ("server gateway-2:8000 ", f"server 127.0.0.1:{second.port} "),
-        ("listen 8080;", f"listen 127.0.0.1:{port};"),
-    ):
-        assert configuration.count(shipped) == 1
-        configuration = configuration.replace(shipped, ours)
-    (folder / "gateway.conf").write_text(configuration)
+    (folder / "gateway.conf").write_text(
+        here(
+            NGINX_CONF,
+            {
+                "server gateway-1:8000 ": f"server 127.0.0.1:{first.port} ",
+                "server gateway-2:8000 ": f"server 127.0.0.1:{second.port} ",
+                "listen 8080;": f"listen 127.0.0.1:{port};",
+            },
+        )
+    )
     main = folder / "nginx.conf"
     # Its processes would give up the rights to the test's folder.
     user = "user root; " if os.geteuid() == 0 else ""
@@ -178,9 +190,31 @@ async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterat
         await nginx.says("start worker process ")
         yield f"http://127.0.0.1:{port}", nginx
     finally:
-        nginx.process.terminate()
-        await nginx.process.wait()
         await nginx.kill()
+
+
+@contextlib.asynccontextmanager
+async def balanced_by_caddy(first: Replica, second: Replica, folder: Path) -> AsyncIterator[str]:
+    """Run Caddy with the shipped configuration; only addresses differ. Yields its URL."""
+    program = shutil.which("caddy")
+    if program is None:
+        pytest.skip("caddy is not installed (Debian: apt-get install caddy)")
+    url = f"http://127.0.0.1:{free_port()}"
+    site = here(
+        CADDYFILE,
+        {
+            "gateway-1:8000 gateway-2:8000": f"127.0.0.1:{first.port} 127.0.0.1:{second.port}",
+            "api.example.com {": f"{url} {{",
+        },
+    )
+    (folder / "Caddyfile").write_text(f"{{\n\tadmin off\n}}\n{site}")
+    command = (program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile")
+    caddy = await Process.start(*command, environment={"HOME": str(folder)})
+    try:
+        await caddy.says("serving initial configuration")
+        yield url
+    finally:
+        await caddy.kill()
 
 
 def addresses(log: Process, text: str) -> list[str]:

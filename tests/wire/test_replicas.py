@@ -15,7 +15,16 @@ from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tests.live.reading import Events, stream
 from tests.redis_server import RedisServer, running_redis
-from tests.replicas import PATIENCE, Process, Replica, addresses, balanced, replicas, running
+from tests.replicas import (
+    PATIENCE,
+    Process,
+    Replica,
+    addresses,
+    balanced,
+    balanced_by_caddy,
+    replicas,
+    running,
+)
 from tests.telemetry_world import START, device_id
 
 KEY = "a-key-for-two-replicas-0000000001"
@@ -33,11 +42,18 @@ async def redis() -> AsyncIterator[RedisServer]:
 
 
 class Front:
-    """The two replicas and a caller of nginx."""
+    """The two replicas and a caller of what stands before them."""
 
-    def __init__(self, gateways: list[Replica], log: Process, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, gateways: list[Replica], client: httpx.AsyncClient, log: Process | None = None
+    ) -> None:
         self.first, self.second = gateways
-        self.log, self.client = log, client
+        self.client, self._log = client, log
+
+    def tried(self, text: str) -> list[str]:
+        """Return the replicas of the lines of nginx's log that hold a text."""
+        assert self._log
+        return addresses(self._log, text)
 
 
 @pytest.fixture
@@ -46,12 +62,15 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def front(
-    stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, folder: Path, **settings: str
-) -> Front:
+async def started(
+    stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, **settings: str
+) -> list[Replica]:
     gateways = replicas(2, simulator, redis, API_KEY=KEY, **settings)
     await stack.enter_async_context(running(gateways))
-    url, log = await stack.enter_async_context(balanced(gateways[0], gateways[1], folder))
+    return gateways
+
+
+async def caller(stack: AsyncExitStack, url: str) -> httpx.AsyncClient:
     client = httpx.AsyncClient(
         base_url=url,
         headers={"X-API-Key": KEY},
@@ -59,7 +78,15 @@ async def front(
         limits=httpx.Limits(max_connections=None),
         trust_env=False,
     )
-    return Front(gateways, log, await stack.enter_async_context(client))
+    return await stack.enter_async_context(client)
+
+
+async def front(
+    stack: AsyncExitStack, simulator: Simulator, redis: RedisServer, folder: Path, **settings: str
+) -> Front:
+    gateways = await started(stack, simulator, redis, **settings)
+    url, log = await stack.enter_async_context(balanced(*gateways, folder))
+    return Front(gateways, await caller(stack, url), log)
 
 
 @pytest.fixture
@@ -104,10 +131,10 @@ async def test_a_limit_counts_over_both_replicas(
     assert min(served.first.answered, served.second.answered) > 0
 
 
-async def test_writes_in_the_hands_of_a_killed_replica_are_not_done_twice(
+async def lose_writes(
     served: Front, simulator: Simulator, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stored, but the answer is lost: only the caller may decide whether to send it again."""
+) -> list[httpx.Response]:
+    """Kill a replica while it has writes in hand that are stored already; return the answers."""
     held = Held(simulator, monkeypatch)
     writes = [
         asyncio.create_task(served.client.post(f"/api/v1/tb/devices/{device}/telemetry", json={"n": number}))
@@ -117,10 +144,16 @@ async def test_writes_in_the_hands_of_a_killed_replica_are_not_done_twice(
     await served.first.kill()
     held.release.set()
     answers = await asyncio.gather(*writes)
-    met = Counter(answer.status_code for answer in answers)
-    assert met.keys() == {201, 502}
+    assert Counter(answer.status_code for answer in answers).keys() == {201, 502}
+    # Only the caller may decide whether to send again what may have been done.
     assert sum(count for call, count in simulator.calls.items() if call.startswith(SAVE)) == 40
-    lost = next(answer for answer in answers if answer.status_code == 502)
+    return [answer for answer in answers if answer.status_code == 502]
+
+
+async def test_writes_in_the_hands_of_a_killed_replica_are_not_done_twice(
+    served: Front, simulator: Simulator, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, *_ = await lose_writes(served, simulator, device, monkeypatch)
     body = lost.json()
     assert (body["status"], body["error_code"], body["details"]) == (
         502,
@@ -129,6 +162,25 @@ async def test_writes_in_the_hands_of_a_killed_replica_are_not_done_twice(
     )
     assert body["request_id"] == lost.headers["X-Request-ID"]
     assert isinstance(body["timestamp"], int)
+
+
+async def test_caddy_repeats_no_write_and_leaves_the_dead_alone(
+    stack: AsyncExitStack,
+    simulator: Simulator,
+    redis: RedisServer,
+    device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateways = await started(stack, simulator, redis, RATE_LIMIT_REQUESTS="1000000")
+    url = await stack.enter_async_context(balanced_by_caddy(*gateways, tmp_path))
+    served = Front(gateways, await caller(stack, url))
+    await lose_writes(served, simulator, device, monkeypatch)
+    for number in range(40):
+        answer = await served.client.post(f"/api/v1/tb/devices/{device}/telemetry", json={"n": number})
+        assert answer.status_code == 201
+    async with stream(served.client, f"/devices/{device}/telemetry/stream?keys=n") as events:
+        assert await events.until("n", 39) == [39]
 
 
 async def test_reads_in_the_hands_of_a_killed_replica_are_answered_by_the_other(
@@ -145,7 +197,7 @@ async def test_reads_in_the_hands_of_a_killed_replica_are_answered_by_the_other(
     await served.first.kill()
     held.release.set()
     assert {answer.status_code for answer in await asyncio.gather(*reads)} == {200}
-    assert addresses(served.log, "upstream prematurely closed") == [f"127.0.0.1:{served.first.port}"] * 10
+    assert served.tried("upstream prematurely closed") == [f"127.0.0.1:{served.first.port}"] * 10
 
 
 async def test_a_dead_replica_is_left_alone_and_writes_go_to_the_other(served: Front, device: str) -> None:
@@ -155,7 +207,7 @@ async def test_a_dead_replica_is_left_alone_and_writes_go_to_the_other(served: F
     for number in range(60):
         answer = await served.client.post(f"/api/v1/tb/devices/{device}/telemetry", json={"n": number})
         assert answer.status_code == 201
-    tried = addresses(served.log, "connect() failed")
+    tried = served.tried("connect() failed")
     assert 1 <= len(tried) <= 2 + (clock() - began) // OUT_SECONDS
     assert set(tried) == {f"127.0.0.1:{served.first.port}"}
 
