@@ -1,4 +1,4 @@
-"""The files of `deploy/` for two machines and for systemd: understood by their tools, in tune with the code."""
+"""The files of `deploy/` for two machines and for systemd: known to their tools, in tune with the code."""
 
 import os
 import re
