@@ -37,13 +37,13 @@ class CallerError(GatewayError):
 class InvalidRequest(CallerError):
     """Well-formed, but it makes no sense (400)."""
 
-    default_message = "The request is not valid."
+    default_message = "The request cannot be read: check its syntax and its headers."
 
 
 class UnprocessableRequest(CallerError):
     """It does not fit the documented schema (422)."""
 
-    default_message = "The request does not fit the schema of this operation."
+    default_message = "The request does not fit the schema of this operation, which /docs shows."
 
 
 class NotAuthenticated(CallerError):
@@ -55,49 +55,53 @@ class NotAuthenticated(CallerError):
 class NotAllowed(CallerError):
     """The key is known, but not allowed to do this (403)."""
 
-    default_message = "This API key is not allowed to do that."
+    default_message = "This API key is not allowed to do that. `GET /api/v1/tb/whoami` tells what it is for."
 
 
 class NotFound(CallerError):
     """No such thing, or not for this caller: the two look the same (404)."""
 
-    default_message = "The requested resource was not found."
+    default_message = "Nothing is here, or nothing that this key may see: check path and id."
 
 
 class MethodNotAllowed(CallerError):
     """The path exists, not with this method (405)."""
 
-    default_message = "This path does not take that method."
+    default_message = "This path does not take that method; the Allow header names those it takes."
 
 
 class Conflict(CallerError):
     """It exists already, or changed meanwhile (409)."""
 
-    default_message = "The request conflicts with the present state of the resource."
+    default_message = "The resource has changed, or is in another state than this needs: read it again first."
 
 
 class DeviceOffline(GatewayError):
     """The device did not come for its command (409)."""
 
-    default_message = "The device is offline."
+    default_message = (
+        "The device is offline. Try again once it is connected, or store the command (rpc/persistent)."
+    )
 
 
 class DeviceSilent(GatewayError):
     """The device has its command and did not answer in time (504)."""
 
-    default_message = "The device took the command and did not answer in time."
+    default_message = (
+        "The device took the command and did not answer in time: look whether it acted before you repeat it."
+    )
 
 
 class PayloadTooLarge(CallerError):
     """More bytes than the limit (413)."""
 
-    default_message = "The request body is too large."
+    default_message = "The request body is too large: send it in parts."
 
 
 class UnsupportedMediaType(CallerError):
     """A body in a format this operation does not read (415)."""
 
-    default_message = "This operation does not read that content type."
+    default_message = "This operation does not read that content type; /docs names those it reads."
 
 
 class RateLimited(CallerError):
@@ -115,13 +119,15 @@ class Overloaded(GatewayError):
 class InternalError(GatewayError):
     """A bug of ours (500)."""
 
-    default_message = "The gateway failed to answer this request."
+    default_message = "The gateway failed to answer this request. Tell its operator the request_id."
 
 
 class UpstreamError(GatewayError):
     """ThingsBoard, or the way to it, failed."""
 
-    default_message = "ThingsBoard did not answer as expected."
+    default_message = (
+        "ThingsBoard did not answer as expected. Try again, then tell the operator the request_id."
+    )
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -145,7 +151,7 @@ class BreakerOpen(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     """No answer in time, or ThingsBoard's own `Request timeout` (504)."""
 
-    default_message = "ThingsBoard did not answer in time."
+    default_message = "ThingsBoard did not answer in time. Try again, or ask for less at once."
 
 
 class UpstreamBusy(UpstreamError):
@@ -157,19 +163,23 @@ class UpstreamBusy(UpstreamError):
 class UpstreamGarbled(UpstreamError):
     """An answer that is not what its status promises (502)."""
 
-    default_message = "ThingsBoard sent an answer that the gateway cannot read."
+    default_message = (
+        "ThingsBoard sent an answer that cannot be read. Try again, then tell the operator the request_id."
+    )
 
 
 class UpstreamFailed(UpstreamError):
     """ThingsBoard answered with a server error (502)."""
 
-    default_message = "ThingsBoard failed to process the request."
+    default_message = (
+        "ThingsBoard failed to process the request. Try again, then tell the operator the request_id."
+    )
 
 
 class LoginRefused(UpstreamError):
     """ThingsBoard refuses the gateway's own credentials: never the caller's fault (502)."""
 
-    default_message = "The gateway cannot log in to ThingsBoard. Tell its operator."
+    default_message = "The gateway cannot log in to ThingsBoard. Tell its operator: its log says why."
 
 
 class ConfigurationError(Exception):

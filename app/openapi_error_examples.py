@@ -28,10 +28,14 @@ ERROR_EXAMPLES: dict[int, dict[str, Any]] = {
     403: error(
         403,
         "AUTHORIZATION_FAILED",
-        "This API key lacks the scope telemetry:read.",
+        "This API key lacks the scope telemetry:read: ask for a key that has it.",
         {"missing_scopes": ["telemetry:read"], "required_scopes": ["telemetry:read"]},
     ),
-    404: error(404, "RESOURCE_NOT_FOUND", "The requested resource was not found."),
+    404: error(
+        404,
+        "RESOURCE_NOT_FOUND",
+        "Nothing is here, or nothing that this key may see: check path and id.",
+    ),
     409: error(409, "CONFLICT", "It exists already."),
     413: error(
         413,
@@ -62,8 +66,16 @@ ERROR_EXAMPLES: dict[int, dict[str, Any]] = {
         "detail": "Rate limit exceeded: 100 requests per 60 seconds.",
         "retry_after": 42,
     },
-    500: error(500, "INTERNAL_ERROR", "The gateway failed to answer this request."),
-    502: error(502, "UPSTREAM_ERROR", "ThingsBoard failed to process the request."),
+    500: error(
+        500, "INTERNAL_ERROR", "The gateway failed to answer this request. Tell its operator the request_id."
+    ),
+    502: error(
+        502,
+        "UPSTREAM_ERROR",
+        "ThingsBoard failed to process the request. Try again, then tell the operator the request_id.",
+    ),
     503: error(503, "UPSTREAM_UNAVAILABLE", "ThingsBoard cannot be reached. Try again shortly."),
-    504: error(504, "UPSTREAM_TIMEOUT", "ThingsBoard did not answer in time."),
+    504: error(
+        504, "UPSTREAM_TIMEOUT", "ThingsBoard did not answer in time. Try again, or ask for less at once."
+    ),
 }

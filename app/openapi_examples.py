@@ -241,7 +241,7 @@ ANSWERED = {
 }
 ATTRIBUTE = {"serial": {"value": "SN-1", "last_update_ts": TS}}
 MISSING = {
-    "error": "The requested resource was not found.",
+    "error": "Nothing is here, or nothing that this key may see: check path and id.",
     "error_code": "RESOURCE_NOT_FOUND",
     "status": 404,
 }
@@ -262,7 +262,7 @@ BULK = success(
             "device_id": None,
             "keys_uploaded": [],
             "data_points": 0,
-            "error": "The requested resource was not found.",
+            "error": "Nothing is here, or nothing that this key may see: check path and id.",
             "error_code": "RESOURCE_NOT_FOUND",
             "warnings": [],
         },

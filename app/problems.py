@@ -102,7 +102,8 @@ def from_validation(error: RequestValidationError) -> errors.GatewayError:
             path.pop()
         # The names of unknown fields are the caller's, and may be as long as the body.
         field = (".".join(str(part) for part in path) or str(place))[:LONGEST_FIELD]
-        issue = str(fault["msg"]).removeprefix("Value error, ")
+        is_unknown = fault["type"] == "extra_forbidden"
+        issue = "unknown field" if is_unknown else str(fault["msg"]).removeprefix("Value error, ")
         faults.setdefault(field, {"in": str(place), "field": field, "issue": issue})
     first = next(iter(faults.values()))
     return errors.UnprocessableRequest(

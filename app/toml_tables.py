@@ -64,5 +64,6 @@ def tables_of(data: bytes, name: str) -> list[Any]:
 def faults_of(error: ValidationError) -> Iterator[str]:
     """Yield `.field: issue` for each fault, or `: issue` for one of the whole entry."""
     for fault in error.errors():
-        issue = str(fault["msg"]).removeprefix("Value error, ")
+        is_unknown = fault["type"] == "extra_forbidden"
+        issue = "unknown field" if is_unknown else str(fault["msg"]).removeprefix("Value error, ")
         yield "".join(f".{part}" for part in fault["loc"]) + f": {issue}"

@@ -290,6 +290,7 @@ def welcome(gateway: Gateway, devices: list[dict[str, Any]], *, with_simulator: 
         f"API docs {gateway.base}/docs",
         f"Logs     {LOGS}/",
         "",
+        "Paste these into another terminal:",
         "# List devices",
         f'{curl} {header} "{api}/devices?page_size=5"',
         "# Latest values",

@@ -84,7 +84,7 @@ def check_scopes(scope: Scope, scopes: frozenset[str]) -> None:
         missing = sorted(scopes - granted)
         note("scope_denied", missing_scopes=missing)
         raise NotAllowed(
-            f"This API key lacks the scope {missing[0]}.",
+            f"This API key lacks the scope {missing[0]}: ask for a key that has it.",
             details={"missing_scopes": missing, "required_scopes": sorted(scopes)},
         )
 

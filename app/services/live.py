@@ -16,7 +16,7 @@ def check_attributes(caller: Caller, *, wanted: bool) -> None:
     """Refuse attributes to a key that may not read them."""
     if wanted and ATTRIBUTES not in caller.scopes:
         raise NotAllowed(
-            f"This API key lacks the scope {ATTRIBUTES}.",
+            f"This API key lacks the scope {ATTRIBUTES}: ask for a key that has it.",
             details={"missing_scopes": [ATTRIBUTES], "required_scopes": [ATTRIBUTES, "telemetry:read"]},
         )
 

@@ -37,8 +37,8 @@ BY_STATUS: dict[int, type[errors.GatewayError]] = {
 
 MESSAGES: dict[type[errors.GatewayError], str] = {
     errors.NotAllowed: "The gateway's ThingsBoard account is not allowed to do that.",
-    errors.InvalidRequest: "ThingsBoard refused the request as not valid.",
-    errors.PayloadTooLarge: "The data is larger than ThingsBoard takes in one request.",
+    errors.InvalidRequest: "ThingsBoard refused the request without saying why: check names and values.",
+    errors.PayloadTooLarge: "The data is larger than ThingsBoard takes in one request: send it in parts.",
 }
 #: ThingsBoard sends no Retry-After; its buckets refill continuously.
 BUSY_RETRY_AFTER_SECONDS = 1.0
@@ -88,7 +88,8 @@ def _refusal(text: str) -> errors.InvalidRequest:
         return errors.InvalidRequest(f"{field}: {issue}", details={"field": field, "issue": issue}, note=note)
     if any(phrase in text for phrase in IN_USE_PHRASES):
         return errors.InvalidRequest(
-            "It is still in use: an entity view or a calculated field refers to it.", note=note
+            "It is still in use: an entity view or a calculated field refers to it. Delete that first.",
+            note=note,
         )
     return errors.InvalidRequest(MESSAGES[errors.InvalidRequest], note=note)
 

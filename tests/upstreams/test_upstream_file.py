@@ -130,7 +130,7 @@ FIELDS = [
     ({"tb_max_connections": 1001}, "upstreams.0 (north).tb_max_connections: "),
     ({"tb_verify_tls": "perhaps"}, "upstreams.0 (north).tb_verify_tls: "),
     ({"tb_ca_file": "missing.pem"}, "upstreams.0 (north).tb_ca_file: cannot be used (No such file"),
-    ({"tb_pasword": SECRET}, "upstreams.0 (north).tb_pasword: Extra inputs are not permitted"),
+    ({"tb_pasword": SECRET}, "upstreams.0 (north).tb_pasword: unknown field"),
     ({"name": f"{SECRET} {SECRET}"}, "upstreams.0.name: "),
     ({"name": ""}, "upstreams.0.name: "),
     ({"name": "north\n"}, "upstreams.0.name: "),
