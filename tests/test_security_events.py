@@ -40,7 +40,7 @@ Told = Callable[[], list[dict[str, Any]]]
 
 def examples() -> dict[str, dict[str, Any]]:
     """Return the example lines of the page, by event."""
-    blocks = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```jsonl\n(.*?)```", PAGE.read_text(), re.DOTALL)
     lines = [json.loads(line) for block in blocks for line in block.splitlines()]
     return {line["event"]: line for line in lines}
 
