@@ -75,6 +75,16 @@ def test_it_tells_of_each_upstream(check: Check) -> None:
     assert told.index("default:") < told.index("north:")
 
 
+def test_a_redis_behind_a_socket_is_told_by_its_path(check: Check) -> None:
+    told = check(API_KEY=KEY, REDIS_URL="unix:///run/redis.sock")[1]
+    assert "counted in Redis at /run/redis.sock" in told
+
+
+def test_limits_that_are_not_shared_are_told(check: Check) -> None:
+    told = check(API_KEY=KEY, REDIS_URL="", RATE_LIMIT="10/second;1000/hour")[1]
+    assert "10/second;1000/hour for a client address, counted in this process" in told
+
+
 def test_every_fault_of_every_file_is_told_at_once(check: Check) -> None:
     write_keys('colour = "a-secret-in-the-wrong-place"')
     files = {"UPSTREAMS_FILE": "nowhere.toml", "API_KEYS_FILE": "keys.toml"}
