@@ -167,6 +167,8 @@ def _complete(operation: dict[str, Any], path: str, method: str) -> None:
             responses["422"] = {"$ref": "#/components/responses/Error422"}
     if str(NOT_MODIFIED) in responses:
         _add_revalidation(operation)
+    # SDKs take arguments in this order: as the path has them, then the others as they were.
+    operation.get("parameters", []).sort(key=lambda each: path.find(f"{{{each.get('name')}}}") % len(path))
     for deprecation in operation.pop(deprecations.FIELD, ()):
         _mark_deprecated(operation, deprecation)
     operation["responses"] = dict(sorted(responses.items()))

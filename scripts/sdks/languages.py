@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from scripts.sdks import python, typescript
+from scripts.sdks import csharp, java, python, typescript
 from scripts.sdks.language import Language, StepFailed
 
-LANGUAGES: tuple[Language, ...] = (python.LANGUAGE, typescript.LANGUAGE)
+LANGUAGES: tuple[Language, ...] = (python.LANGUAGE, typescript.LANGUAGE, java.LANGUAGE, csharp.LANGUAGE)
 
 
 def chosen(arguments: Sequence[str], of: Sequence[Language]) -> Sequence[Language]:
