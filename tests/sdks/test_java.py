@@ -1,4 +1,4 @@
-"""The Java SDK: every operation is there, and the scenario of all SDKs passes."""
+"""The Java SDK: every operation is there, the scenario of all SDKs passes, and faults are what they are."""
 
 from pathlib import Path
 
@@ -6,23 +6,54 @@ import pytest
 
 from scripts.sdks import document as documents
 from scripts.sdks import java
-from scripts.sdks.language import missing
+from scripts.sdks.language import missing, run
 from scripts.sdks.run_tests import check
+from tests.sdks.faulty_gateway import faulty_gateway
+
+#: The first test to run compiles the SDK.
+pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.timeout(300)
-def test_the_java_sdk_has_every_operation_and_passes_the_scenario(tmp_path: Path) -> None:
-    """One test, for each of its steps needs the one before it."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the SDK has been generated and compiled, and has passed the scenario."""
     trial = java.LANGUAGE.trial
     assert trial is not None
     if lacking := missing((*java.LANGUAGE.tools, *trial.tools)):
         pytest.skip(lacking)
-    check(java.LANGUAGE, trial, tmp_path)
-    package = tmp_path / "package"
-    assert set(documents.operations(documents.load())) == java.operations(package)
-    jars = {file.name for file in (package / "target").glob("*.jar")}
+    folder = tmp_path_factory.mktemp("java")
+    check(java.LANGUAGE, trial, folder)
+    return folder
+
+
+def test_the_java_sdk_passes_the_scenario_and_has_every_operation(folder: Path) -> None:
+    assert set(documents.operations(documents.load())) == java.operations(folder / "package")
+
+
+def test_the_java_sdk_is_packed_with_its_sources(folder: Path) -> None:
+    jars = {file.name for file in (folder / "package" / "target").glob("*.jar")}
     name = f"{java.ARTIFACT}-{documents.version()}"
     assert {f"{name}.jar", f"{name}-sources.jar"} == jars
+
+
+def test_the_java_sdk_tells_faults_apart_and_goes_on_where_a_stream_broke(folder: Path) -> None:
+    with faulty_gateway() as (address, server):
+        command = ["java", *java.CLASS_PATH, Path(__file__).with_name("Faults.java"), address]
+        told = run(command, folder / "work").splitlines()
+    assert told == [
+        "proxy: ApiException 502 null",
+        "garbled: UncheckedIOException JsonEOFException",
+        "silent: UncheckedIOException HttpTimeoutException",
+        "patient: boiler",
+        "export: IOException",
+        "stream: TELEMETRY 10 1; TELEMETRY 20 2; GONE null null; ",
+        "refused: ApiException 403 AUTHORIZATION_FAILED",
+        "nobody: UncheckedIOException ConnectException",
+        "closed: false",
+        "still interrupted: UncheckedIOException InterruptedIOException",
+    ]
+    # The half event was not taken for one; the refused attempt in between lost nothing.
+    assert server.last_event_ids == [None, "1", "1", "2"]
 
 
 def test_a_description_becomes_javadoc() -> None:
