@@ -47,6 +47,9 @@ devices in one call, and errors that say what to do.
 * **Ids** are UUIDs, or `name:` followed by the exact name.
 * **Times** are ms since the epoch, or ISO 8601. Ranges are `[start_ts, end_ts)`: the end is exclusive.
 * **Errors** have one shape; with `Accept: application/problem+json` it is RFC 9457.
+* **How long you wait** may be said with every request: `X-Request-Timeout: 2.5`, in seconds (300 at most).
+  It counts until the answer begins. When it is over, that is a 504 if ThingsBoard used it up, a 503 if the
+  gateway's queue did. Give it to your client as a header of every request.
 * **Unknown and repeated query parameters** are refused with a 422 that names them.
 """
 ERROR_DESCRIPTIONS = {

@@ -19,6 +19,7 @@ from app.middleware.error_sanitiser import ErrorSanitiser
 from app.middleware.first_frame import FirstFrameKey
 from app.middleware.rate_limits import RateLimitStage, address_key, declare
 from app.middleware.request_id import RequestId
+from app.middleware.request_timeout import RequestTimeout
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_hosts import TrustedHosts
 from app.security_events import SecurityLog
@@ -73,6 +74,7 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
             counters=gatekeepers.counters,
             is_charged_by_device=settings.rate_limit_bulk_cost == "devices",
         ),
+        Middleware(RequestTimeout),
         Middleware(Dispatch, find=gatekeepers.find_route, web_sockets=WEB_SOCKET_PATHS),
     ]
     return [stage for stage in stages if stage is not None]

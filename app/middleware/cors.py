@@ -6,6 +6,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.context import context_of
+from app.deadline import HEADER
 from app.errors import InvalidRequest
 from app.problems import render
 
@@ -16,6 +17,7 @@ ALLOWED_HEADERS = (
     "Content-Encoding",
     "Accept",
     "X-Request-ID",
+    HEADER,
     "If-None-Match",
     "Last-Event-ID",
 )

@@ -8,6 +8,7 @@ from typing import IO, Protocol, TypeVar
 
 from anyio import to_thread
 
+from app.deadline import in_time
 from app.errors import Overloaded
 
 #: Files written at once in a process, and how many more may wait: each takes a thread and its CPU.
@@ -49,13 +50,17 @@ class FileTurns:
             raise Overloaded(note="files_queue_full", retry_after=10)
         self._waiting += 1
         try:
-            await self._free.acquire()
+            await in_time(self._free.acquire(), _turn_too_late)
         finally:
             self._waiting -= 1
         try:
             yield
         finally:
             self._free.release()
+
+
+def _turn_too_late() -> Overloaded:
+    return Overloaded(note="files_queue_slow", retry_after=10)
 
 
 async def file_stream(

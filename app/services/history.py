@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple, Self, TypeVar
 
+from app.deadline import in_time
 from app.errors import BreakerOpen, UpstreamError, UpstreamGarbled
 from app.services.pacing import Pacer, is_too_slow
 from app.services.tracks import HELD_BYTES, PAGE_BYTES, Track, calls_for
@@ -200,7 +201,7 @@ class History:
                 if waits == BREAKER_WAITS or not (refusals or self._has_begun):
                     raise
                 waits += 1
-                await self._sleep(error.retry_after or 1.0)
+                await in_time(self._sleep(error.retry_after or 1.0))
                 continue
             except UpstreamError as error:
                 if refusals == len(STEPS) or not is_too_slow(error):
@@ -209,7 +210,7 @@ class History:
                 self._window.refused(until - start, STEPS[refusals])
                 refusals += 1
                 if error.note == "upstream_503":
-                    await self._sleep(delay_before(refusals))
+                    await in_time(self._sleep(delay_before(refusals)))
                 continue
             if any(len(points) >= limit for points in series.values()):
                 self._points.answered(limit * len(keys), seconds)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from app.deadline import time_left
 from app.services import rpc
 from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.live_listener import Listener
@@ -49,7 +50,7 @@ async def switch(
         result = await rpc.send(upstream, device_id, command, rpc.Terms(terms.timeout))
         watch = _Watch(key, since, is_on=is_on)
         try:
-            async with asyncio.timeout(VERIFY_SECONDS):
+            async with asyncio.timeout(min(VERIFY_SECONDS, time_left())):
                 await watch.read(listener)
         except TimeoutError:
             pass

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from app.deadline import DEADLINE, in_time
 from app.errors import GatewayError, NotFound
 from app.services.fan_out import run_bounded
 from app.services.live_frames import Form
@@ -146,6 +147,7 @@ class Channel:
         Raises:
             NotFound: one of them is not there, or not for this key.
         """
+        DEADLINE.set(None)
         live, wanted = self.upstream.live, self.selection
 
         async def attach(device_id: str) -> None:
@@ -297,7 +299,7 @@ class Channels:
                 channel.opening = asyncio.create_task(channel.open())
                 # Read even if all who waited have left.
                 channel.opening.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.shield(channel.opening)
+            await in_time(asyncio.shield(channel.opening))
             channel.check()
         except BaseException:
             self.leave(channel)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from app.context import PATIENCE
+from app.deadline import in_time, time_left
 from app.errors import BreakerOpen, GatewayError, Overloaded, UpstreamBusy, UpstreamError, UpstreamTimeout
 from app.thingsboard.retry import ATTEMPTS, MAXIMUM_SAVED, RetryBudget
 from app.thingsboard.shared_reads import own_copy
@@ -73,7 +74,7 @@ class Pacer:
         while True:
             is_paced = not self._is_open
             if is_paced:
-                await self._wait_for_turn()
+                await in_time(self._wait_for_turn())
             slowdowns = self._slowdowns
             patience = PATIENCE.set(PATIENCE_SECONDS)
             try:
@@ -99,7 +100,7 @@ class Pacer:
             return False
         if isinstance(error, NOT_CARRIED_OUT):
             self._slow_down(slowdowns, allowed=1)
-            is_worth_it = True
+            is_worth_it = (error.retry_after or 0) < time_left()
         elif is_too_slow(error):
             self._slow_down(slowdowns, allowed=self._allowed // 2)
             is_worth_it = bool(is_repeatable) and attempts < ATTEMPTS and self._repeats.spend()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from app.context import Restrictions
+from app.deadline import DEADLINE, in_time
 from app.errors import GatewayError, NotFound, UpstreamGarbled
 from app.security_events import note_denied_object
 from app.thingsboard.client import ThingsBoardClient
@@ -242,11 +243,12 @@ class _Kept(Generic[Answer]):
             # Read even if all who waited have left: asyncio would log it as forgotten.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.shield(self._coming[1])
+            return await in_time(asyncio.shield(self._coming[1]))
         except GatewayError as error:
             raise own_copy(error) from None
 
     async def _ask(self, began: float) -> Answer:
+        DEADLINE.set(None)
         try:
             answer = await self._fetch()
             if self._kept is None or self._kept[0] <= began:
@@ -272,7 +274,7 @@ class _Lookups:
             loop.call_soon(self._ask)
         answer = self._asked.setdefault(entity_id, loop.create_future())
         # Shielded: a caller who leaves does not cancel what others wait for.
-        found = await asyncio.shield(answer)
+        found = await in_time(asyncio.shield(answer))
         if isinstance(found, Exception):
             raise own_copy(found)
         return found
@@ -286,6 +288,7 @@ class _Lookups:
     async def _answer(self, asked: dict[str, asyncio.Future[dict[str, Any] | Exception | None]]) -> None:
         found: dict[str, dict[str, Any]] = {}
         failure: Exception | None = None
+        DEADLINE.set(None)
         try:
             found = await self._calls.get_many(list(asked))
         except GatewayError as error:

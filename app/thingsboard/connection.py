@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import orjson
 
 from app.context import CURRENT, PATIENCE, TURN
+from app.deadline import DEADLINE, out_of_time, time_left
 from app.errors import (
+    GatewayError,
     LoginRefused,
     NotAllowed,
     NotFound,
@@ -23,7 +26,7 @@ from app.thingsboard.errors import error_for
 from app.thingsboard.fair_queue import FairQueue, Turn
 from app.thingsboard.pages import Page, pass_page
 from app.thingsboard.retry import ATTEMPTS, RetryBudget, delay_before
-from app.thingsboard.shared_reads import SharedReads
+from app.thingsboard.shared_reads import Call, Read, SharedReads
 from app.thingsboard.tokens import UNAUTHORISED, Credential
 from app.thingsboard.transport import Answer, Transport
 
@@ -57,7 +60,8 @@ class Connection:
         self.breaker, self._budget = Breaker(), RetryBudget()
         #: Attempts beyond the first.
         self.retries = 0
-        self.reads, self.pages = SharedReads(self._read), SharedReads(self._read_page)
+        self.reads = SharedReads(self._authorised, self._late)
+        self.pages = SharedReads(self._read_page, self._late)
 
     async def call(
         self,
@@ -83,12 +87,11 @@ class Connection:
             GatewayError: one of the classes of `app.errors`, without upstream text.
         """
         content = body if json is None else orjson.dumps(json)
+        asked = Call(method, _target(path, query), content, is_idempotent)
         # At its start too, although nobody has been told of it yet: what is read after that is not older.
         self.end_reads()
         try:
-            answer = await timed(
-                self._authorised(method, _target(path, query), content, idempotent=is_idempotent)
-            )
+            answer = await timed(self._in_time(asked))
         finally:
             self.end_reads()
         return checked(answer, is_one_object=is_one_object)
@@ -102,16 +105,19 @@ class Connection:
             is_shared: False asks ThingsBoard now, whatever is under way.
         """
         read = "GET", _target(path, query), None
-        answer = await timed(self.reads.get(read) if is_shared else self._read(*read))
+        if is_shared:
+            answer = await self._shared(self.reads, read)
+        else:
+            answer = await timed(self._in_time(Call(*read, is_idempotent=True)))
         return decode(checked(answer, is_one_object=is_one_object))
 
     async def get_page(self, path: str, *, query: Query | None = None) -> Page:
         """GET a page, its objects as the JSON they came as; readers at the same time share the page."""
-        return await timed(self.pages.get(("GET", _target(path, query), None)))
+        return await self._shared(self.pages, ("GET", _target(path, query), None))
 
     async def post_json(self, path: str, json: Any, *, is_one_object: bool = True) -> Any:
         """POST a query, which changes nothing: it is shared and repeated as a GET is. Decode its answer."""
-        answer = await timed(self.reads.get(("POST", path, orjson.dumps(json))))
+        answer = await self._shared(self.reads, ("POST", path, orjson.dumps(json)))
         return decode(checked(answer, is_one_object=is_one_object))
 
     def end_reads(self) -> None:
@@ -119,90 +125,108 @@ class Connection:
         self.reads.end()
         self.pages.end()
 
-    async def _read(self, method: str, target: str, content: bytes | None) -> Answer:
-        return await self._authorised(method, target, content, idempotent=True)
-
-    async def _read_page(self, method: str, target: str, content: bytes | None) -> Page:
-        answer = await self._read(method, target, content)
+    async def _read_page(self, call: Call) -> Page:
+        answer = await self._authorised(call)
         return pass_page(json_text(checked(answer, is_one_object=False)))
 
-    async def _authorised(
-        self, method: str, target: str, content: bytes | None, *, idempotent: bool
-    ) -> Answer:
+    async def _shared(self, reads: SharedReads[T], read: Read) -> T:
+        if DEADLINE.get() is not None and not reads.is_under_way(read):
+            self._check_time()
+        return await timed(reads.get(read))
+
+    async def _in_time(self, call: Call) -> Answer:
+        """Make a call of this caller's own, within its deadline."""
+        deadline = DEADLINE.get()
+        if deadline is None:
+            return await self._authorised(call)
+        self._check_time()
+        return await deadline.wait(self._authorised(call), partial(self._late, call))
+
+    def _check_time(self) -> None:
+        """Send nothing that its caller would not wait for."""
+        left = time_left()
+        if left <= 0:
+            raise out_of_time()
+        now = asyncio.get_running_loop().time()
+        self.queue.check_time(TURN.get(), now + left, now)
+
+    def _late(self, call: Call) -> GatewayError:
+        """Say what used up the caller's time: our queue, or ThingsBoard."""
+        if call.is_waiting:
+            return self.queue.give_up(TURN.get(), asyncio.get_running_loop().time())
+        return out_of_time()
+
+    async def _authorised(self, call: Call) -> Answer:
         header = await self.credential.header()
-        answer = await self._retried(method, target, content, header, idempotent=idempotent)
+        answer = await self._retried(call, header)
         if answer.status == UNAUTHORISED and await self.credential.renew(header):
             # ThingsBoard decides on the token before anything else, so nothing was carried out.
-            header = await self.credential.header()
-            answer = await self._retried(method, target, content, header, idempotent=idempotent)
+            answer = await self._retried(call, await self.credential.header())
         return answer
 
-    async def _retried(
-        self, method: str, target: str, content: bytes | None, header: str, *, idempotent: bool
-    ) -> Answer:
+    async def _retried(self, call: Call, header: str) -> Answer:
         self._budget.earn()
         patience = PATIENCE.get()
         seconds = self._queue_seconds if patience is None else patience
         until = asyncio.get_running_loop().time() + seconds
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._admitted(method, target, content, header, until)
+                return await self._admitted(call, header, until)
             except UpstreamError as error:
                 nothing_sent = isinstance(error, UpstreamUnreachable)
-                worth_it = nothing_sent or (idempotent and isinstance(error, UpstreamReset | UpstreamGarbled))
+                is_repeatable = call.is_idempotent and isinstance(error, UpstreamReset | UpstreamGarbled)
+                worth_it = nothing_sent or is_repeatable
                 if attempt == ATTEMPTS or not worth_it or not self._budget.spend():
                     raise
             self.retries += 1
             await asyncio.sleep(delay_before(attempt))
         raise AssertionError("unreachable")
 
-    async def _admitted(
-        self, method: str, target: str, content: bytes | None, header: str, until: float
-    ) -> Answer:
+    async def _admitted(self, call: Call, header: str, until: float) -> Answer:
         """Send when it is this caller's turn, again and again while ThingsBoard's rate limit refuses."""
         headers = {"X-Authorization": header}
-        if content is not None:
+        if call.body is not None:
             headers["Content-Type"] = "application/json"
-        key, queue, clock = TURN.get(), self.queue, asyncio.get_running_loop().time
-        turn = queue.take(key, clock()) or await queue.wait(key, until)
+        key, queue = TURN.get(), self.queue
+        turn = queue.take(key, asyncio.get_running_loop().time())
+        is_return = False
         while True:
-            answer = await self._once(queue, turn, method, target, content, headers)
+            if turn is None:
+                call.is_waiting = True
+                turn = await queue.wait(key, until, is_return=is_return)
+                call.is_waiting = False
+            answer = await self._once(queue, turn, call, headers)
             if answer.status != BUSY:
                 return answer
-            turn = await queue.wait(key, until, is_return=True)
+            turn, is_return = None, True
 
-    async def _once(
-        self,
-        queue: FairQueue,
-        turn: Turn,
-        method: str,
-        target: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-    ) -> Answer:
+    async def _once(self, queue: FairQueue, turn: Turn, call: Call, headers: Mapping[str, str]) -> Answer:
         is_refused: bool | None = None
         try:
             self.breaker.before()
-            answer = await self._watched(method, target, content, headers)
+            answer = await self._watched(call, headers)
             is_refused = answer.status == BUSY
             return answer
         finally:
             # The queue that the turn is from: this connection may have been given another one meanwhile.
             queue.end(turn, asyncio.get_running_loop().time(), is_refused=is_refused)
 
-    async def _watched(
-        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> Answer:
+    async def _watched(self, call: Call, headers: Mapping[str, str]) -> Answer:
         """Send, and tell the breaker what came of it."""
         try:
             answer = await self.transport.send(
-                method, target, headers=headers, body=content, timeout_seconds=self._timeout_seconds
+                call.method,
+                call.target,
+                headers=headers,
+                body=call.body,
+                timeout_seconds=self._timeout_seconds,
             )
         except UpstreamTimeout:
             self.breaker.timed_out()
             raise
         except BaseException:
-            # Among them the cancellation by a caller who left: it says nothing about ThingsBoard.
+            # Among them the cancellation by a caller who left, or whose own deadline is over: a short one
+            # says nothing about ThingsBoard.
             self.breaker.abandoned()
             raise
         self.breaker.answered()

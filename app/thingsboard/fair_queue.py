@@ -139,6 +139,19 @@ class FairQueue:
             expiry.cancel()
             self.counts.waited_seconds += loop.time() - began
 
+    def check_time(self, key: str, until: float, now: float) -> None:
+        """Refuse a call whose turn would come too late, before it waits; see `wait`."""
+        if self._lines or self.pace.is_limited or not self._may_start(key):
+            line = self._lines.get(key)
+            seconds = self._seconds_until(1 + (0 if line is None else len(line)), now)
+            if now + seconds > until:
+                raise self._too_late(seconds)
+
+    def give_up(self, key: str, now: float) -> GatewayError:
+        """Return the error of a call of this key that has waited too long for its turn."""
+        line = self._lines.get(key)
+        return self._too_late(self._seconds_until(1 + (0 if line is None else len(line)), now))
+
     def end(self, turn: Turn, now: float, *, is_refused: bool | None) -> None:
         """Let the next one have the place.
 
@@ -239,11 +252,8 @@ class FairQueue:
 
     def _expire(self, key: str, waiter: Waiter) -> None:
         if not waiter.done():
-            place = 1 + len(self._lines[key])
             self._remove(key, waiter)
-            waiter.set_exception(
-                self._too_late(self._seconds_until(place, asyncio.get_running_loop().time()))
-            )
+            waiter.set_exception(self.give_up(key, asyncio.get_running_loop().time()))
 
     def _give_back(self, key: str, waiter: Waiter, now: float) -> None:
         """Undo the wait of a caller who has left, maybe just after its turn had come."""

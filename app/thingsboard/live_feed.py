@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from app.deadline import in_time
 from app.errors import GatewayError, NotFound, UpstreamTimeout
 from app.thingsboard.attributes import AttributeCalls
 from app.thingsboard.live_device import ATTRIBUTES, STATUS, TELEMETRY, LiveDevice, Source
@@ -144,11 +145,11 @@ class LiveFeed:
         if watched.opening is None:
             watched.opening = self._spawn(self._open(watched))
         # Shielded: whoever leaves does not cancel what others wait for.
-        await asyncio.shield(watched.opening)
+        await in_time(asyncio.shield(watched.opening))
         if attributes:
             if watched.opening_attributes is None:
                 watched.opening_attributes = self._spawn(self._open_attributes(watched))
-            await asyncio.shield(watched.opening_attributes)
+            await in_time(asyncio.shield(watched.opening_attributes))
         if self._watched.get(watched.device.id) is not watched:
             raise NotFound(note="gone")
 

@@ -7,6 +7,7 @@ command that waited there, or was sent twice, would switch something at a moment
 import asyncio
 
 from app.context import TURN
+from app.deadline import in_time, out_of_time, time_left
 from app.errors import Overloaded, UpstreamGarbled, UpstreamReset, UpstreamTimeout
 from app.thingsboard.connection import timed
 from app.thingsboard.fair_queue import FairQueue
@@ -56,13 +57,16 @@ class WaitingCalls:
         return await timed(self._authorised(path, body, wait_seconds))
 
     async def _authorised(self, path: str, body: bytes, wait_seconds: float) -> Answer:
-        header = await self._credential.header()
+        header = await in_time(self._credential.header())
         answer = await self._once(path, body, header, wait_seconds)
-        if answer.status == UNAUTHORISED and await self._credential.renew(header):
-            answer = await self._once(path, body, await self._credential.header(), wait_seconds)
+        if answer.status == UNAUTHORISED and await in_time(self._credential.renew(header)):
+            header = await in_time(self._credential.header())
+            answer = await self._once(path, body, header, wait_seconds)
         return answer
 
     async def _once(self, path: str, body: bytes, header: str, wait_seconds: float) -> Answer:
+        if time_left() <= 0:
+            raise out_of_time()
         clock = asyncio.get_running_loop().time
         turn = self._places.take(TURN.get(), clock())
         if turn is None:
@@ -72,15 +76,17 @@ class WaitingCalls:
                 retry_after=RETRY_AFTER_SECONDS,
             )
         try:
-            return await self._transport.send(
-                "POST",
-                path,
-                headers={"X-Authorization": header, "Content-Type": "application/json"},
-                body=body,
-                timeout_seconds=wait_seconds + MARGIN_SECONDS,
+            return await in_time(
+                self._transport.send(
+                    "POST",
+                    path,
+                    headers={"X-Authorization": header, "Content-Type": "application/json"},
+                    body=body,
+                    timeout_seconds=wait_seconds + MARGIN_SECONDS,
+                )
             )
         except (UpstreamReset, UpstreamTimeout, UpstreamGarbled) as error:
-            error.details = {"issue": MAYBE_DELIVERED}
+            error.details = {**(error.details or {}), "issue": MAYBE_DELIVERED}
             raise
         finally:
             # Never as a refusal: the pace of the other calls is none of this queue's.

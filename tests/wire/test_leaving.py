@@ -161,7 +161,7 @@ async def test_who_stays_gets_every_answer(make_gateway: GatewayFactory, simulat
     app = make_gateway().app
     async with callers(app) as connect:
         await app.state.probe
-        simulator.faults.latency(FOR_EVER, path="assetInfos")
+        simulator.faults.latency(FOR_EVER, path="tenant/asset")
         caller = await connect()
         for _ in range(5):
             leaving = await connect()
