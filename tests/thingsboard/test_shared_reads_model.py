@@ -176,7 +176,7 @@ class SharedReadsModel(RuleBasedStateMachine):
                 self.thingsboard_answers(0, 200)
             assert not self.reads
             assert not self.writes
-            assert not self.connection._reads._joinable
+            assert not self.connection.reads._joinable
             assert self.connection.queue.in_flight == 0
         finally:
             self.loop.close()
