@@ -1,13 +1,14 @@
 """Runs the checks and says which failed. `scripts/test` and `scripts/lint` make `.venv` and start this.
 
-With `CI` in the environment nothing may be skipped.
+With `CI` in the environment nothing may be skipped, and what is pinned is audited. Where that cannot be, it
+counts neither as passed nor as failed, and the end says so.
 """
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 LINT = {
     "ruff format": ("ruff", "format", "--check", "--quiet", "."),
@@ -21,6 +22,10 @@ FIX = {
 COVERAGE = ("--cov", "--cov-branch", "--cov-report=term:skip-covered")
 #: Two processes, as many as the smallest machine has cores; a file stays in one, for its fixtures.
 PARALLEL = ("-n", "2", "--dist", "loadfile")
+AUDIT = {"audit": ("scripts.vulnerabilities",)}
+#: What a check ends with that could not be made, through no fault of ours.
+NOT_MADE = 75
+MARKS = {0: "✔", NOT_MADE: "⚠️ "}
 
 
 def main() -> int:
@@ -31,11 +36,22 @@ def main() -> int:
         steps = FIX | steps
     if kind == "test":
         steps["pytest"] = pytest_command(arguments)
-    failed = [name for name, command in steps.items() if not passes(name, command)]
+        if os.environ.get("CI") and not arguments:
+            steps |= AUDIT
+    codes = {name: run(name, command) for name, command in steps.items()}
+    return verdict(codes)
+
+
+def verdict(codes: Mapping[str, int]) -> int:
+    """Say how the checks ended; return the exit code."""
+    failed = [name for name, code in codes.items() if code not in {0, NOT_MADE}]
+    not_made = [name for name, code in codes.items() if code == NOT_MADE]
+    if not_made:
+        say(f"⚠️  NOT CHECKED, neither passed nor failed: {', '.join(not_made)}")
     if failed:
         say(f"❌ Failed: {', '.join(failed)}")
         return 1
-    say("✅ All checks passed")
+    say("✅ All other checks passed" if not_made else "✅ All checks passed")
     return 0
 
 
@@ -45,13 +61,13 @@ def pytest_command(arguments: Sequence[str]) -> Sequence[str]:
     return ("pytest", "-q", "-r", "fEs", *strict, *(arguments or (*PARALLEL, *COVERAGE)))
 
 
-def passes(name: str, command: Sequence[str]) -> bool:
-    """Run one check."""
+def run(name: str, command: Sequence[str]) -> int:
+    """Run one check and return its exit code."""
     say(f"▶ {name}")
     started = time.monotonic()
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603 - our own
-    say(f"{'✔' if code == 0 else '✘'} {name} ({time.monotonic() - started:.0f} s)")
-    return code == 0
+    say(f"{MARKS.get(code, '✘')} {name} ({time.monotonic() - started:.0f} s)")
+    return code
 
 
 def say(text: str) -> None:
