@@ -14,13 +14,15 @@ log = structlog.get_logger("access")
 CLIENT_LEFT = 499
 #: A WebSocket that was accepted, and one that was refused without an answer of its own.
 SWITCHED, REFUSED = 101, 403
+#: The first digit of statuses that refuse.
+REFUSALS = 4
 
 
 class AccessLog:
     """Log and count each request once, when its answer is complete or its caller has gone.
 
     Callers with a key are told in `Server-Timing` how long it took until the answer began, and what of that
-    ThingsBoard took.
+    ThingsBoard took; of a refusal they are not.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
@@ -40,8 +42,9 @@ class AccessLog:
                 status = message["status"]
                 head_seconds = time.perf_counter() - started
                 context = context_of(scope)
-                if context.caller is not None:
-                    # Of who has no key nothing is told that could tell one wrong key from another.
+                if context.caller is not None and status // 100 != REFUSALS:
+                    # How long a refusal took could tell a hidden object from a missing one, as it could tell
+                    # one wrong key from another.
                     context.response_headers.append((b"server-timing", timing(context, head_seconds)))
             else:
                 sent += len(message.get("body", b""))

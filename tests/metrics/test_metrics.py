@@ -224,8 +224,12 @@ class TestServerTiming:
         return {"gateway": float(found[1]), "thingsboard": float(found[2])}
 
     async def test_an_answer_without_thingsboard_says_so(self, gateway: httpx.AsyncClient) -> None:
-        for path in ("/api/v1/tb/nowhere", "/api/v1/tb/whoami"):
-            assert self.parts(await gateway.get(path))["thingsboard"] == 0
+        assert self.parts(await gateway.get("/api/v1/tb/whoami"))["thingsboard"] == 0
+
+    async def test_a_refusal_says_nothing(self, gateway: httpx.AsyncClient) -> None:
+        """How long it took could tell a hidden object from a missing one."""
+        for path in ("/api/v1/tb/nowhere", f"{DEVICES}/name:nobody", f"{DEVICES}?page=x"):
+            assert "server-timing" not in (await gateway.get(path)).headers
 
     async def test_who_has_no_key_is_told_nothing(self, gateway: httpx.AsyncClient) -> None:
         """How long it took could tell one wrong key from another."""
