@@ -29,6 +29,9 @@ def load() -> dict[str, Any]:
         operation["responses"].pop("304", None)
         parameters = operation.get("parameters", ())
         operation["parameters"] = [_parameter(each) for each in parameters if _is_for_calls(each, operation)]
+    for parameter in operations(document)["delete_relation"]["parameters"]:
+        # A body in place of all five is for people with a body at hand; a call would let them be forgotten.
+        parameter["required"] = True
     document["components"].pop("parameters")
     used = {operation["tags"][0] for operation in operations(document).values()}
     document["tags"] = [tag for tag in document["tags"] if tag["name"] in used]
