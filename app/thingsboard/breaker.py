@@ -1,5 +1,6 @@
 """Leaves a ThingsBoard that only times out alone for a moment, then probes it with one call."""
 
+import random
 import time
 from collections.abc import Callable
 
@@ -8,17 +9,27 @@ from app.errors import BreakerOpen
 #: Consecutive time-outs that open it. Refused connections fail at once and cost nothing, so they do not
 #: count: after a restart the first call that gets through is served.
 THRESHOLD = 5
+#: Longest pause between probes, and what chance takes off it, so that workers do not probe together.
 OPEN_SECONDS = 2.0
+JITTER = 0.25
 
 
 class Breaker:
-    """Closed, open (calls refused), or half-open (one probe under way). One an upstream and process."""
+    """Closed, or open: calls are refused but for one probe after each pause. One an upstream and process.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    A probe that hangs does not hold up the next one: it may go out on a connection that nobody answers any
+    more while ThingsBoard is back. Any answer closes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock, self._chance = clock, chance
         self._timeouts = 0
-        self._open_until = 0.0
-        self._is_probing = False
+        self._probe_at = 0.0
         #: How often it has opened; a probe that fails does not count.
         self.openings = 0
 
@@ -27,26 +38,36 @@ class Breaker:
         """Tell whether ThingsBoard is left alone but for probes."""
         return self._timeouts >= THRESHOLD
 
-    def before(self) -> None:
-        """Let a call through, or raise BreakerOpen with the time left."""
-        if not self.is_open:
-            return
-        wait = self._open_until - self._clock()
-        if wait > 0 or self._is_probing:
-            raise BreakerOpen(retry_after=max(wait, 1.0), note="breaker_open")
-        self._is_probing = True
+    def before(self) -> int:
+        """Let a call through and return when it began, for `timed_out`.
+
+        Raises:
+            BreakerOpen: with the time until the next probe.
+        """
+        if self.is_open:
+            now = self._clock()
+            if now < self._probe_at:
+                raise BreakerOpen(retry_after=max(self._probe_at - now, 1.0), note="breaker_open")
+            self._pause(now)
+        return self.openings
 
     def answered(self) -> None:
         """Note that ThingsBoard answered, whatever it said."""
-        self._timeouts, self._is_probing = 0, False
+        self._timeouts = 0
 
-    def timed_out(self) -> None:
-        """Note a call that got no answer in time."""
+    def timed_out(self, began: int) -> None:
+        """Note a call that got no answer in time.
+
+        Args:
+            began: what `before` returned. A call from before it last opened says nothing new: thousands of
+                them would keep it shut long after ThingsBoard is back.
+        """
+        if self.is_open or began != self.openings:
+            return
         self._timeouts += 1
-        self.openings += self._timeouts == THRESHOLD
-        self._is_probing = False
-        self._open_until = self._clock() + OPEN_SECONDS
+        if self._timeouts == THRESHOLD:
+            self.openings += 1
+            self._pause(self._clock())
 
-    def abandoned(self) -> None:
-        """Note a call that ended without telling anything (the caller left)."""
-        self._is_probing = False
+    def _pause(self, now: float) -> None:
+        self._probe_at = now + OPEN_SECONDS * (1 - JITTER * self._chance())

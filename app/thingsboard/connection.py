@@ -162,6 +162,8 @@ class Connection:
         if answer.status == UNAUTHORISED and await self.credential.renew(header):
             # ThingsBoard decides on the token before anything else, so nothing was carried out.
             answer = await self._retried(call, await self.credential.header())
+            if answer.status == UNAUTHORISED:
+                self.credential.renewed_in_vain()
         return answer
 
     async def _retried(self, call: Call, header: str) -> Answer:
@@ -203,7 +205,6 @@ class Connection:
     async def _once(self, queue: FairQueue, turn: Turn, call: Call, headers: Mapping[str, str]) -> Answer:
         is_refused: bool | None = None
         try:
-            self.breaker.before()
             answer = await self._watched(call, headers)
             is_refused = answer.status == BUSY
             return answer
@@ -212,7 +213,11 @@ class Connection:
             queue.end(turn, asyncio.get_running_loop().time(), is_refused=is_refused)
 
     async def _watched(self, call: Call, headers: Mapping[str, str]) -> Answer:
-        """Send, and tell the breaker what came of it."""
+        """Send, and tell the breaker what came of it.
+
+        That a caller left, or had too little time, says nothing about ThingsBoard.
+        """
+        began = self.breaker.before()
         try:
             answer = await self.transport.send(
                 call.method,
@@ -222,12 +227,7 @@ class Connection:
                 timeout_seconds=self._timeout_seconds,
             )
         except UpstreamTimeout:
-            self.breaker.timed_out()
-            raise
-        except BaseException:
-            # Among them the cancellation by a caller who left, or whose own deadline is over: a short one
-            # says nothing about ThingsBoard.
-            self.breaker.abandoned()
+            self.breaker.timed_out(began)
             raise
         self.breaker.answered()
         return answer

@@ -42,6 +42,9 @@ class Credential(Protocol):
     async def renew(self, refused: str) -> bool:
         """Replace a header that ThingsBoard refused; False when there is nothing to replace it with."""
 
+    def renewed_in_vain(self) -> None:
+        """Note that ThingsBoard refused what it had just been replaced with as well."""
+
 
 class StaticAPIKey:
     """A ThingsBoard API key (4.3 and later): nothing to refresh."""
@@ -56,6 +59,9 @@ class StaticAPIKey:
     async def renew(self, refused: str) -> bool:  # noqa: ARG002 - the protocol's signature
         """Say that a refused key stays refused."""
         return False
+
+    def renewed_in_vain(self) -> None:
+        """Do nothing: a key is never renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class PasswordLogin:
         self._log = log.bind(upstream=upstream)
         self._tokens: Tokens | None = None
         self._running: asyncio.Task[Tokens] | None = None
-        self._refused_until = 0.0
+        self._refused_until = self._useless_until = 0.0
 
     async def header(self) -> str:
         """Return a bearer header; in the last minute of a token's life it is refreshed beside the call."""
@@ -101,9 +107,16 @@ class PasswordLogin:
 
     async def renew(self, refused: str) -> bool:
         """Get new tokens, unless somebody else has done so since `refused` was handed out."""
-        if self._tokens is not None and refused == f"Bearer {self._tokens.access}":
+        tokens = self._tokens
+        if tokens is not None and refused == f"Bearer {tokens.access}":
+            if self._clock() < self._useless_until:
+                return False
             await self._single_flight()
         return True
+
+    def renewed_in_vain(self) -> None:
+        """Renew nothing for a moment: it is not the token, and each call would be three and a login."""
+        self._useless_until = self._clock() + REFUSED_PAUSE_SECONDS
 
     async def _single_flight(self) -> Tokens:
         # Shielded: the first caller may leave, the others still wait for these tokens.

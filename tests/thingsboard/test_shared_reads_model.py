@@ -79,6 +79,9 @@ class Key:
     async def renew(self, refused: str) -> bool:
         return False
 
+    def renewed_in_vain(self) -> None:
+        """Nothing is ever renewed."""
+
 
 class SharedReadsModel(RuleBasedStateMachine):
     """Callers read their own writes, whoever leaves; and there are no more calls than there must be."""

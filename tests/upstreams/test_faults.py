@@ -71,7 +71,7 @@ async def test_an_open_breaker_is_that_of_its_upstream(make_fleet: Callable[...,
 
 def failing(fleet: Fleet, site: Site) -> int:
     """Return how many time-outs in a row its breaker has seen."""
-    timeouts: int = fleet.app.state.upstreams[site.name].client.connection._breaker._timeouts
+    timeouts: int = fleet.app.state.upstreams[site.name].client.connection.breaker._timeouts
     return timeouts
 
 
