@@ -152,7 +152,7 @@ def _add_reads(routes: APIRouter, kind: Kind) -> None:
     @routes.get(
         f"{kind.path}/telemetry",
         operation_id=kind.operation("get_{}telemetry"),
-        summary=f"Get the history of a {kind.word}",
+        summary=f"Get the history of one {kind.word}",
         responses={200: {"model": HistoryAnswer}},
         openapi_extra=SCOPE,
     )
@@ -173,7 +173,7 @@ def _add_reads(routes: APIRouter, kind: Kind) -> None:
     @routes.get(
         f"{kind.path}/telemetry/export",
         operation_id=kind.operation("export_{}telemetry"),
-        summary=f"Export the history of a {kind.word} as a file",
+        summary=f"Export the history of one {kind.word} as a file",
         responses={
             200: {
                 "description": "The file. `Content-Type` says which format it has.",

@@ -33,7 +33,7 @@ def _add_values(routes: APIRouter, kind: Kind) -> None:
     @routes.get(
         f"{kind.path}/keys",
         operation_id=kind.operation("list_{}telemetry_keys"),
-        summary=f"List the telemetry keys of a {kind.word}",
+        summary=f"List the telemetry keys of one {kind.word}",
         responses=revalidated(KeyList),
         openapi_extra=SCOPE,
     )
@@ -46,7 +46,7 @@ def _add_values(routes: APIRouter, kind: Kind) -> None:
     @routes.get(
         f"{kind.path}/telemetry/latest",
         operation_id=kind.operation("get_{}latest_telemetry"),
-        summary=f"Get the latest values of a {kind.word}",
+        summary=f"Get the latest values of one {kind.word}",
         responses=revalidated(LatestAnswer),
         openapi_extra=SCOPE,
     )
@@ -64,7 +64,7 @@ def _add_query(routes: APIRouter, kind: Kind) -> None:
     @routes.get(
         f"{kind.path}/telemetry/count",
         operation_id=kind.operation("count_{}telemetry"),
-        summary=f"Count the points of a {kind.word}",
+        summary=f"Count the points of one {kind.word}",
         responses={200: {"model": CountAnswer}},
         openapi_extra=SCOPE,
     )
@@ -83,7 +83,7 @@ def _add_query(routes: APIRouter, kind: Kind) -> None:
     @routes.post(
         f"{kind.path}/telemetry/query",
         operation_id=kind.operation("query_{}telemetry"),
-        summary=f"Query points or aggregates of a {kind.word}",
+        summary=f"Query points or aggregates of one {kind.word}",
         responses={200: {"model": QueryAnswer}},
         openapi_extra=SCOPE,
     )

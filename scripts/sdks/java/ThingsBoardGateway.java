@@ -110,7 +110,7 @@ public final class ThingsBoardGateway {
       return this;
     }
 
-    /** @return the client */
+    /** {@return the client} */
     public ThingsBoardGateway build() {
       return new ThingsBoardGateway(this);
     }
@@ -126,47 +126,47 @@ public final class ThingsBoardGateway {
     }
   }
 
-  /** @return devices and their types */
+  /** {@return devices and their types} */
   public DevicesApi devices() {
     return new DevicesApi(client);
   }
 
-  /** @return assets and their types */
+  /** {@return assets and their types} */
   public AssetsApi assets() {
     return new AssetsApi(client);
   }
 
-  /** @return time series of devices and assets */
+  /** {@return time series of devices and assets} */
   public TelemetryApi telemetry() {
     return new TelemetryApi(client);
   }
 
-  /** @return attributes of devices and assets */
+  /** {@return attributes of devices and assets} */
   public AttributesApi attributes() {
     return new AttributesApi(client);
   }
 
-  /** @return alarms */
+  /** {@return alarms} */
   public AlarmsApi alarms() {
     return new AlarmsApi(client);
   }
 
-  /** @return commands to devices; {@link #command} is the shorter way */
+  /** {@return commands to devices; {@link #command} is the shorter way} */
   public RpcApi rpc() {
     return new RpcApi(client);
   }
 
-  /** @return relations between entities, and the graph they make */
+  /** {@return relations between entities, and the graph they make} */
   public RelationsApi relations() {
     return new RelationsApi(client);
   }
 
-  /** @return what the key may do */
+  /** {@return what the key may do} */
   public KeysApi keys() {
     return new KeysApi(client);
   }
 
-  /** @return the state of the gateway */
+  /** {@return the state of the gateway} */
   public HealthApi health() {
     return new HealthApi(client);
   }
@@ -255,7 +255,7 @@ public final class ThingsBoardGateway {
     });
   }
 
-  /** What {@link #stream} may be told. */
+  /** What {@link #stream stream} may be told. */
   public static final class StreamOptions {
     private String keys;
     private Boolean attributes;
