@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from scripts.run_demo import say
+from scripts.sdks import document as documents
 from scripts.sdks.language import SOURCES, Language, StepFailed, missing
 from scripts.sdks.languages import LANGUAGES, chosen
 
@@ -32,7 +33,7 @@ def generate(language: Language, target: Path) -> None:
     """Write the package anew, so that nothing stays of what the document has no longer.
 
     Raises:
-        StepFailed: when a tool is missing or has failed.
+        StepFailed: when a tool is missing or has failed, or has left an operation out.
     """
     lacking = missing(language.tools)
     if lacking:
@@ -40,6 +41,9 @@ def generate(language: Language, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     language.generate(target)
+    left_out = set(documents.operations(documents.load())) - language.operations(target)
+    if left_out:
+        raise StepFailed(f"The {language.title} SDK lacks {', '.join(sorted(left_out))}.")
 
 
 if __name__ == "__main__":
