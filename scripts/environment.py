@@ -27,7 +27,8 @@ MARKER = VENV / ".installed-requirements"
 SATISFIES = {
     "runtime.txt": ("runtime.txt",),
     "smart-home.txt": ("smart-home.txt", "runtime.txt"),
-    "dev.txt": ("dev.txt", "smart-home.txt", "runtime.txt"),
+    "sdks.txt": ("sdks.txt", "runtime.txt"),
+    "dev.txt": ("dev.txt", "sdks.txt", "smart-home.txt", "runtime.txt"),
 }
 PROGRESS_SECONDS = 10
 TAIL_LINES = 20
