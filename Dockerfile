@@ -3,11 +3,14 @@ FROM python:3.11-slim-bookworm AS build
 
 # `--build-arg PARQUET=yes` adds pyarrow, 170 MB, for exports as Parquet.
 ARG PARQUET=
-COPY requirements/runtime.txt requirements/parquet.txt /build/
+# `--build-arg TRACING=yes` adds the OpenTelemetry exporter.
+ARG TRACING=
+COPY requirements/runtime.txt requirements/parquet.txt requirements/tracing.txt /build/
 # Wheels only: nothing from an index may run code here, and every file must match its hash.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: -r /build/runtime.txt ${PARQUET:+-r /build/parquet.txt}
+        --require-hashes --only-binary :all: -r /build/runtime.txt ${PARQUET:+-r /build/parquet.txt} \
+        ${TRACING:+-r /build/tracing.txt}
 COPY app /opt/gateway/app
 # The file system may be read-only later, so the bytecode is made here; unchecked, for files do not change there.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/gateway/app

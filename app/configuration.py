@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from app import settings, upstream_file
+from app import settings, tracing, upstream_file
 from app.errors import ConfigurationError
 from app.keys import store
 from app.keys.commands import present, state_of
@@ -46,6 +46,7 @@ def load() -> Configuration:
     upstreams = read(lambda: upstream_file.load(loaded))
     keys = read(lambda: store.load(loaded, None if upstreams is None else frozenset(upstreams)))
     read(lambda: check_certificate(loaded))
+    read(tracing.is_configured)
     if upstreams is None or keys is None or faults:
         raise ConfigurationError("\n".join(faults))
     return Configuration(loaded, upstreams, keys)

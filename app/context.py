@@ -18,6 +18,8 @@ KEY = "gateway.context"
 TURN: ContextVar[str] = ContextVar("turn", default="")
 #: Seconds that a call may wait for its turn; None: `TB_QUEUE_SECONDS`. Uploads and exports have more.
 PATIENCE: ContextVar[float | None] = ContextVar("patience", default=None)
+#: How often the call at hand was made before: for spans.
+RESENT: ContextVar[int] = ContextVar("resent", default=0)
 #: The request at hand, for what happens below the routes. Set for every request, as `TURN` is.
 CURRENT: ContextVar["RequestContext | None"] = ContextVar("current", default=None)
 
@@ -63,6 +65,10 @@ class RequestContext:
 
     request_id: str
     client_address: str = ""
+    #: Whether a trusted proxy stands in between: what it says of the caller counts.
+    is_proxied: bool = False
+    #: Of the request's span, if spans are made.
+    trace_id: str | None = None
     caller: Caller | None = None
     #: Headers that later stages want on whatever answer leaves, errors included.
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,6 +35,7 @@ from app.services.live_channels import Channels
 from app.services.streams import Streams
 from app.settings import Settings
 from app.thingsboard.transport import Transport
+from app.tracing import Tracing, is_configured
 from app.upstreams import Upstreams
 
 METHOD_NOT_ALLOWED = 405
@@ -48,13 +50,15 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     counters = redis or local
     routes = RouteIndex()
     requests, security_log = RequestMetrics(routes.template_of), SecurityLog(routes.template_of)
-    calls = CallMetrics()
-    gatekeepers = Gatekeepers(keys, counters, PUBLIC_PATHS, routes.find, requests, security_log)
+    calls, tracing = CallMetrics(), Tracing(settings.version) if is_configured() else None
+    gatekeepers = Gatekeepers(
+        keys, counters, PUBLIC_PATHS, routes.find, requests, security_log, tracing.tracer if tracing else None
+    )
     app = FastAPI(
         title=settings.project_name,
         version=settings.version,
         debug=False,
-        # Nothing is exported, and asking for each request whether something is costs 8 us.
+        # Its spans hold paths and queries, believe any caller, and cost 8 us even while nobody collects them.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
@@ -73,9 +77,10 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.upstreams = Upstreams.build(
         configured,
         transport,
-        watch=calls.watch,
+        watch=partial(_watch, calls, tracing),
         latest_cache_seconds=settings.latest_cache_seconds,
     )
+    app.state.tracing = tracing
     app.state.streams, app.state.channels = Streams(keys, settings.streams_per_key), Channels()
     process = Process(
         upstreams=app.state.upstreams,
@@ -95,6 +100,15 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         routes.fill(router.routes)
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     return app
+
+
+def _watch(
+    calls: CallMetrics, tracing: Tracing | None, upstream: str, transport: Transport, kind: str
+) -> Transport:
+    """Let an upstream's transport be counted, and traced where there is a collector."""
+    if tracing is not None:
+        transport = tracing.watch(upstream, transport)
+    return calls.watch(upstream, transport, kind)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -130,3 +144,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()
+        if app.state.tracing is not None:
+            await asyncio.to_thread(app.state.tracing.close)

@@ -51,14 +51,21 @@ def test_the_compose_file_is_understood(tmp_path: Path) -> None:
 
 def test_the_image_holds_only_the_application_and_its_dependencies() -> None:
     assert instructions("COPY") == [
-        "requirements/runtime.txt requirements/parquet.txt /build/",
+        "requirements/runtime.txt requirements/parquet.txt requirements/tracing.txt /build/",
         "app /opt/gateway/app",
         "--from=build /opt/venv /opt/venv",
         "--from=build /opt/gateway /opt/gateway",
     ]
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in ignored if line and not line.startswith("#")]
-    assert rules == ["*", "!app", "!requirements/runtime.txt", "!requirements/parquet.txt", "**/__pycache__"]
+    assert rules == [
+        "*",
+        "!app",
+        "!requirements/runtime.txt",
+        "!requirements/parquet.txt",
+        "!requirements/tracing.txt",
+        "**/__pycache__",
+    ]
 
 
 def test_the_image_installs_only_what_is_pinned_and_hashed() -> None:

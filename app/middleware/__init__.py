@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from opentelemetry.trace import Tracer
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
@@ -21,6 +22,7 @@ from app.middleware.rate_limits import RateLimitStage, address_key, declare
 from app.middleware.request_id import RequestId
 from app.middleware.request_timeout import RequestTimeout
 from app.middleware.security_headers import SecurityHeaders
+from app.middleware.tracing import TracingStage
 from app.middleware.trusted_hosts import TrustedHosts
 from app.security_events import SecurityLog
 from app.settings import Settings
@@ -45,6 +47,8 @@ class Gatekeepers:
     metrics: RequestMetrics
     #: Writes what has been refused or shown.
     security_log: SecurityLog
+    #: Makes spans; None: nobody collects them.
+    tracer: Tracer | None = None
 
 
 def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middleware]:
@@ -52,6 +56,7 @@ def build_middleware(settings: Settings, gatekeepers: Gatekeepers) -> list[Middl
     stages = [
         Middleware(RequestId),
         Middleware(ClientAddress, trusted_proxies=settings.trusted_proxies),
+        Middleware(TracingStage, tracer=gatekeepers.tracer) if gatekeepers.tracer else None,
         Middleware(AccessLog, metrics=gatekeepers.metrics),
         Middleware(SecurityHeaders),
         Middleware(CORS, origins=settings.backend_cors_origins) if settings.backend_cors_origins else None,

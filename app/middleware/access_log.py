@@ -101,6 +101,8 @@ class AccessLog:
             "key_id": caller.id if caller else None,
             "upstream": caller.upstream if caller else None,
         }
+        if context.trace_id:
+            fields["trace_id"] = context.trace_id
         if not complete:
             fields["incomplete"] = True
         if context.error_code:

@@ -22,12 +22,12 @@ class ClientAddress:
         if scope["type"] not in {"http", "websocket"}:
             return await self.app(scope, receive, send)
         peer = scope["client"][0] if scope.get("client") else ""
-        context_of(scope).client_address = self._address(peer, scope) if self.trusted_proxies else peer
+        context = context_of(scope)
+        context.is_proxied = bool(self.trusted_proxies) and self._is_trusted_peer(peer)
+        context.client_address = self._address(peer, scope) if context.is_proxied else peer
         return await self.app(scope, receive, send)
 
     def _address(self, peer: str, scope: Scope) -> str:
-        if not self._is_trusted_peer(peer):
-            return peer
         hops = [
             hop.strip()
             for name, value in scope["headers"]

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from app.context import CURRENT, PATIENCE, TURN
+from app.context import CURRENT, PATIENCE, RESENT, TURN
 from app.deadline import DEADLINE, out_of_time, time_left
 from app.errors import (
     GatewayError,
@@ -168,6 +168,7 @@ class Connection:
 
     async def _retried(self, call: Call, header: str) -> Answer:
         self._budget.earn()
+        RESENT.set(0)
         patience = PATIENCE.get()
         seconds = self._queue_seconds if patience is None else patience
         until = asyncio.get_running_loop().time() + seconds
@@ -181,6 +182,7 @@ class Connection:
                 if attempt == ATTEMPTS or not worth_it or not self._budget.spend():
                     raise
             self.retries += 1
+            RESENT.set(attempt)
             await asyncio.sleep(delay_before(attempt))
         raise AssertionError("unreachable")
 
