@@ -26,7 +26,7 @@ UNUSED = ("appveyor.yml", "api", "docs", f"src/{PACKAGE}.Test", f"{PACKAGE}.sln"
 
 def generate(target: Path) -> None:
     """Write the package."""
-    document = documents.with_value_schema(documents.load(), {})
+    document = documents.with_single_types(documents.with_value_schema(documents.load(), {}))
     properties = {**PROPERTIES, "packageVersion": documents.version()}
     openapi_generator.generate("csharp", document, target, OPTIONS, properties, style=pascal_case)
     for name in UNUSED:

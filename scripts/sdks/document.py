@@ -110,6 +110,29 @@ def with_value_schema(document: dict[str, Any], schema: dict[str, Any]) -> dict[
     return {**document, "components": {**document["components"], "schemas": schemas}}
 
 
+def with_single_types(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with one type a member, for languages that know no unions.
+
+    What may be a number or a word has a wrapper class, which callers would have to make and unpack, and which
+    misreads numbers in C#. One word has an enumeration of one value, or a class that does not exist.
+    """
+    schemas = {
+        name: {**schema, "properties": {key: _single(each) for key, each in schema["properties"].items()}}
+        if "properties" in schema
+        else schema
+        for name, schema in document["components"]["schemas"].items()
+    }
+    return {**document, "components": {**document["components"], "schemas": schemas}}
+
+
+def _single(member: dict[str, Any]) -> dict[str, Any]:
+    choices = [each for each in member.get("anyOf", [member]) if each.get("type") != "null"]
+    described: dict[str, Any] = {key: member[key] for key in ("description", "default") if key in member}
+    if len(choices) > 1:
+        return described
+    return {"type": "string", **described} if "const" in choices[0] else member
+
+
 def write(document: dict[str, Any], folder: Path) -> Path:
     """Write a document for a generator and return where it is."""
     target = folder / "openapi.json"

@@ -52,11 +52,7 @@ def generate(target: Path) -> None:
 
 def overlaid(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document as this generator reads it rightly."""
-    document = documents.with_value_schema(document, {})
-    schemas = document["components"]["schemas"]
-    for schema in schemas.values():
-        for name, member in schema.get("properties", {}).items():
-            schema["properties"][name] = _simple(member)
+    document = documents.with_single_types(documents.with_value_schema(document, {}))
     for name, operation in documents.operations(document).items():
         # One exception stands for every error.
         answers = operation["responses"].items()
@@ -70,19 +66,6 @@ def overlaid(document: dict[str, Any]) -> dict[str, Any]:
             operation["x-codegen-request-body-name"] = model[0].lower() + model[1:]
         _add_all_pages(document, name, operation)
     return document
-
-
-def _simple(member: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a member as one type.
-
-    What may be one of several has a wrapper class of the generator's, which callers would have to make and
-    unpack; one word has an enumeration of one value, or a class that does not exist.
-    """
-    choices = [each for each in member.get("anyOf", [member]) if each.get("type") != "null"]
-    described: dict[str, Any] = {key: member[key] for key in ("description", "default") if key in member}
-    if len(choices) > 1:
-        return described
-    return {"type": "string", **described} if "const" in choices[0] else member
 
 
 def javadoc(markdown: str) -> str:
