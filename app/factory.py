@@ -18,8 +18,9 @@ from app import upstream_file
 from app.api.direct import RouteIndex
 from app.api.ops import PUBLIC_PATHS, docs, health, metrics
 from app.api.v1 import ROUTERS
+from app.connections import CONNECTIONS, Connections, most_connections
 from app.counters import MemoryCounters
-from app.draining import DRAIN
+from app.draining import DRAINING, Draining
 from app.errors import GatewayError
 from app.keys.store import load as load_keys
 from app.metrics.calls import CallMetrics
@@ -82,6 +83,8 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     )
     app.state.tracing = tracing
     app.state.streams, app.state.channels = Streams(keys, settings.streams_per_key), Channels()
+    app.state.draining = Draining(app.state.streams.drain)
+    app.state.connections = Connections(most_connections(), settings.trusted_proxies)
     process = Process(
         upstreams=app.state.upstreams,
         keys=keys,
@@ -134,8 +137,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     watch = asyncio.create_task(app.state.keys.watch())
     sampling = asyncio.create_task(app.state.sampler.run())
     try:
-        # Handed to each connection: it tells the streams when the server stops.
-        yield {DRAIN: app.state.streams.drain}
+        # Handed to the server and to each connection.
+        yield {DRAINING: app.state.draining, CONNECTIONS: app.state.connections}
     finally:
         probe.cancel()
         watch.cancel()

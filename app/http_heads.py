@@ -13,13 +13,19 @@ RawHeader = tuple[bytes, bytes]
 #: A DNS name, an IPv4 or a bracketed IPv6 address, with or without a port.
 HOST = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,254}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+#: Connections come free within seconds.
+RETRY_AFTER = {503: ((b"retry-after", b"1"),)}
+
 
 class RefusedRequest(Exception):
     """This request cannot be served, and nothing after it on its connection can be trusted."""
 
-    def __init__(self, status: int, message: str, field: str, issue: str) -> None:
+    def __init__(
+        self, status: int, message: str, field: str, issue: str, *, error_code: str = "VALIDATION_ERROR"
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.details = status, message, {"field": field, "issue": issue}
+        self.status, self.message, self.error_code = status, message, error_code
+        self.details = {"field": field, "issue": issue}
 
 
 def check_head(version: str, target: bytes, headers: Sequence[RawHeader]) -> None:
@@ -59,7 +65,7 @@ def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[R
         {
             "status": refusal.status,
             "message": refusal.message,
-            "error_code": "VALIDATION_ERROR",
+            "error_code": refusal.error_code,
             "timestamp": time.time_ns() // 1_000_000,
             "details": refusal.details,
             "request_id": request_id,
@@ -71,6 +77,7 @@ def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[R
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
+        *RETRY_AFTER.get(refusal.status, ()),
     )
     lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body]
     return b"".join(lines)

@@ -16,7 +16,9 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.draining import drain
+from app.answer_transport import AnswerTransport
+from app.connections import CONNECTIONS, Connections
+from app.draining import draining_of
 from app.http_heads import RefusedRequest, check_head, reason_of, render, without_upgrade
 from app.running_request import RunningRequest
 
@@ -35,39 +37,6 @@ class Phase(enum.Enum):
     IDLE = "idle"
     HEAD = "head"
     BODY = "body"
-
-
-class AnswerTransport:
-    """Sends the head of an answer with the first piece of its body: each write is a system call of 25 us."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._head: bytes | None = b""
-
-    def write(self, data: bytes) -> None:
-        """Hold the first piece until the second, or until the end of this turn of the loop."""
-        if self._head == b"":
-            self._head = data
-            self._loop.call_soon(self._flush)
-        elif self._head is None:
-            self._transport.write(data)
-        else:
-            head, self._head = self._head, None
-            self._transport.writelines((head, data))
-
-    def close(self) -> None:
-        """Close once everything is sent."""
-        self._flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Tell whether the connection is on its way out."""
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-        self._head = None
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -94,32 +63,58 @@ class GatewayProtocol(HttpToolsProtocol):
     MAX_HEADER_BYTES = 32 * 1024
     MAX_PIPELINED = 32
 
+    _connections: Connections | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the deadline of the first request."""
         super().connection_made(transport)
-        # More would wait in the kernel, up to 4 MiB, and a slow reader's progress would not show here.
+        connection = transport.get_extra_info("socket")
         with suppress(AttributeError, OSError):
-            connection = transport.get_extra_info("socket")
+            # More would wait in the kernel, up to 4 MiB, and a slow reader's progress would not show here.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.UNSENT_BYTES)
+            # A peer that vanished confirms nothing: the system would try for a quarter of an hour.
+            gone_after = int(self.UNREAD_BODY_SECONDS * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, gone_after)
         self._phase = Phase.IDLE
         self._requests = 0
         self._watched: object = None
         self._receive_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._is_refused = self._is_draining = False
+        self._is_refused = False
+        # Accepted while the others were told already.
+        self._is_draining = draining_of(self.app_state).has_begun
         self._unparsed_head_bytes = self._header_bytes = self._window_bytes = self._unsent_bytes = 0
         self._body_came_at = 0.0
         self._was_paused = False
         self._may_keep_alive = True
         self._running: RunningRequest | None = None
-        self._watch_receiving()
+        if not self._is_turned_away():
+            self._watch_receiving()
+
+    def _is_turned_away(self) -> bool:
+        """Count this connection; True when there are too many and it is closed at once."""
+        self._connections = self.app_state.get(CONNECTIONS)
+        refusal = self._connections.enter(self._client_address()) if self._connections else None
+        if refusal is None:
+            return False
+        self._is_refused = True
+        self.transport.write(render(refusal, uuid.uuid4().hex, self.server_state.default_headers))
+        self.transport.close()
+        self._watch_writing()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget all deadlines, and end the request of a caller who left before its answer began."""
         self._cancel_timers()
+        self._leave()
         super().connection_lost(exc)
         if self._running is not None:
             self._running.abandon()
+
+    def _leave(self) -> None:
+        if self._connections is not None:
+            self._connections.leave(self._client_address())
+            self._connections = None
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what breaks a rule."""
@@ -151,6 +146,8 @@ class GatewayProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self._cancel_timers()
+                # The WebSocket's protocol counts it from here on.
+                self._leave()
                 self.handle_websocket_upgrade()
                 return True
             # Java's client wishes for HTTP/2 on each first request. The parser takes the body of such a
@@ -252,7 +249,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Drain: answer what has come and what is under way, then close."""
-        drain(self.app_state)
         self._is_draining = True
         if self._is_answering():
             self.cycle.keep_alive = False

@@ -116,6 +116,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             version="0.1.0",
             checks={
                 "configuration": {"status": "up"},
+                "process": {"status": "up"},
                 "thingsboard": {"status": "up"},
                 "api_keys": {"status": "up", "keys": 12, "since": 1_767_139_200_000},
             },

@@ -128,6 +128,13 @@ class Settings(UpstreamFields, BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on.")
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes behind the one port.")
+    shutdown_delay_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="How long it goes on serving after SIGTERM while `/health/ready` says 503, so that load "
+        "balancers have stopped sending before it stops listening.",
+    )
     ssl_certfile: Path | None = Field(default=None, description="Certificate chain, to serve HTTPS.")
     ssl_keyfile: Path | None = Field(default=None, description="Private key of `SSL_CERTFILE`.")
     bulk_concurrency: int = Field(

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.http_protocol import GatewayProtocol
 from app.web_socket_protocol import MOST_FRAME_BYTES, GatewayWebSocket
+from app.worker import GatewayServer
 
 
 @asynccontextmanager
@@ -32,7 +33,7 @@ async def serve(app: FastAPI, **options: Any) -> AsyncIterator[str]:
         },
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = GatewayServer(config)
     server.lifespan = config.lifespan_class(config)
     # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cli import SHUTDOWN_SECONDS
+from app.worker import SHUTDOWN_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

@@ -24,7 +24,7 @@ FORBIDDEN = {
     "app/api": ("aiohttp", "app.factory", "app.middleware"),
     "app": ("tb_simulator", "tests", "httpx"),
 }
-ENTRY = {"app/factory.py", "app/asgi.py", "app/cli.py", "app/__main__.py"}
+ENTRY = {"app/factory.py", "app/serve.py", "app/__main__.py"}
 
 
 def imports(path: Path) -> Iterator[str]:

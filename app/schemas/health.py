@@ -25,9 +25,12 @@ class Health(Success):
 
 
 class Check(BaseModel):
-    """The state of one thing the gateway depends on; keys are `stale` while their file is broken."""
+    """The state of one thing the gateway depends on; keys are `stale` while their file is broken.
 
-    status: Literal["up", "down", "stale"]
+    The process is `draining` once it was asked to stop.
+    """
+
+    status: Literal["up", "down", "stale", "draining"]
     error_code: str | None = None
     keys: Int64 | None = Field(default=None, description="How many API keys are in use.")
     since: Milliseconds | None = Field(
@@ -36,7 +39,7 @@ class Check(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`failed` only with `strict=1`."""
+    """`failed` only with `strict=1`, or while the gateway is stopping."""
 
     status: Literal["success", "failed"]
     timestamp: Milliseconds

@@ -12,8 +12,8 @@ import pytest
 from app.metrics.directory import DIRECTORY, directory_for
 from app.metrics.exposition import ENDED, fold_ended
 from tests.metrics.scraping import Scrape, scrape
-from tests.redis_server import RedisServer, running_redis
-from tests.wire.test_serve import KEY, Run, free_port, run  # noqa: F401 - `run` is a fixture
+from tests.redis_server import RedisServer, free_port, running_redis
+from tests.wire.conftest import KEY, Run, run  # noqa: F401 - `run` is a fixture
 
 WORKER = """
 import sys
@@ -36,8 +36,7 @@ async def redis() -> AsyncIterator[RedisServer]:
 async def test_one_scrape_tells_of_all_workers(run: Run, redis: RedisServer) -> None:  # noqa: F811
     port = free_port()
     served = await run("-m", "app", "serve", PORT=port, WORKERS=2, REDIS_URL=redis.url)
-    for _ in range(2):
-        await served.read_until("startup complete")
+    await served.read_until("gateway_ready")
     for _ in range(20):
         # A connection each, so that both workers get some.
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.http_protocol import AnswerTransport
+from app.answer_transport import AnswerTransport
 
 
 class Recorded(asyncio.Transport):

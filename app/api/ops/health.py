@@ -12,6 +12,7 @@ from app.deps import SettingsDep
 from app.keys.store import APIKeys
 from app.problems import answer_for
 from app.schemas.health import Health, Readiness, Root
+from app.settings import Settings
 from app.upstream_settings import DEFAULT_UPSTREAM
 from app.upstreams import Upstream
 
@@ -64,22 +65,33 @@ async def get_readiness(
     settings: SettingsDep,
     strict: Annotated[bool, Query(description="Answer 503 when ThingsBoard or Redis is away, too.")] = False,
 ) -> Response:
-    """Answer 200 with the state of ThingsBoard and Redis: their outage must not drain every replica."""
+    """Answer 200 with the state of ThingsBoard and Redis: their outage must not drain every replica.
+
+    503 from the moment on that the gateway is asked to stop.
+    """
+    if request.app.state.draining.is_announced:
+        # At once: load balancers have little patience, and ThingsBoard may be slow.
+        return readiness(settings, {"process": {"status": "draining"}}, is_ready=False)
     upstreams, redis = request.app.state.upstreams, request.app.state.redis
     *thingsboards, counters = await asyncio.gather(
         *map(check_thingsboard, upstreams.values()), check_redis(redis)
     )
-    checks: dict[str, Any] = {"configuration": {"status": "up"}}
+    checks: dict[str, Any] = {"configuration": {"status": "up"}, "process": {"status": "up"}}
     checks |= zip(map(name_of, upstreams), thingsboards, strict=True)
     if redis is not None:
         checks["redis"] = counters
     is_whole = all(check["status"] == "up" for check in checks.values())
     # Told, but never a 503: the last good keys serve, and no other replica has better ones.
     checks["api_keys"] = check_keys(request.app.state.keys)
+    return readiness(settings, checks, is_ready=is_whole or not strict)
+
+
+def readiness(settings: Settings, checks: dict[str, Any], *, is_ready: bool) -> Response:
+    """Return the answer."""
     return success(
         {"service": settings.project_name, "version": settings.version, "checks": checks},
-        status_code=200 if is_whole or not strict else 503,
-        status="success" if is_whole or not strict else "failed",
+        status_code=200 if is_ready else 503,
+        status="success" if is_ready else "failed",
     )
 
 
