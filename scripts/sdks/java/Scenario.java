@@ -111,6 +111,7 @@ final class Scenario {
     check(answer.getTotalDataPoints(), (long) points.size());
     // ThingsBoard makes a number of text that looks like one, and the gateway says so.
     check(answer.getWarnings().stream().map(warning -> warning.getKey()).toList(), List.of("digits"));
+    check(refusal(() -> uploadCount(T0, Double.NaN)).getCode(), "VALIDATION_ERROR");
   }
 
   private void readBack() {
