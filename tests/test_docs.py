@@ -12,11 +12,21 @@ import pytest
 from tests.documentation.samples import PAGES, ROOT
 
 
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of the headings, as repository viewers make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+    """As the pages lie in the repository; those of the site have a test of their own."""
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors_of(path), f"{target}#{anchor}"
 
 
 def test_security_claims_name_tests_that_exist() -> None:

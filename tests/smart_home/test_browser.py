@@ -1,16 +1,15 @@
 """The page in a real Chromium: what people do, and what their browser never gets to see."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 
 from tb_simulator.demo import CLAIM_CODES, ROOMS, SILENT_CODE, SILENT_ROOM, SampleDevices
+from tests.browser import PATIENCE_MS, Window, chromium, open_window
 from tests.smart_home.conftest import GATEWAY_KEY, PASSWORD, Product
 
 pytestmark = [
@@ -18,33 +17,21 @@ pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
     pytest.mark.timeout(240),
 ]
-#: The machine may be busy with other things.
-PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium, headless."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    # Root has no sandbox, as in most containers.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=arguments)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @dataclass
-class Visit:
+class Visit(Window):
     """A browser window, and what went wrong or passed over the wire in it."""
 
-    page: Page
-    url: str
-    faults: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
+    url: str = ""
     seen: list[str] = field(default_factory=list)
 
     async def sign_up(self, name: str) -> None:
@@ -85,27 +72,18 @@ class Visit:
 async def visit(browser: Browser, product: Product) -> Callable[..., Awaitable[Visit]]:
     """Open another window, with cookies of its own."""
 
-    async def open_window(**options: Any) -> Visit:
-        context = await browser.new_context(**options)
-        page = await context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        visit = Visit(page, product.url)
-        page.on("console", lambda said: said.type == "error" and visit.faults.append(said.text))
-        page.on("pageerror", lambda error: visit.faults.append(str(error)))
+    async def open_visit(**options: Any) -> Visit:
+        visit = await open_window(browser, Visit, **options)
+        visit.url = product.url
 
         async def look(request: Any) -> None:
-            visit.hosts.add(urlsplit(request.url).netloc)
             visit.seen.append(request.url + str(request.headers) + (request.post_data or ""))
 
-        page.on("request", look)
-        page.on("websocket", lambda socket: _watch_socket(socket, visit))
-        await page.expose_function("tellOfViolation", lambda rule: visit.faults.append(f"CSP {rule}"))
-        await page.add_init_script(
-            "addEventListener('securitypolicyviolation', (event) => tellOfViolation(event.violatedDirective))"
-        )
+        visit.page.on("request", look)
+        visit.page.on("websocket", lambda socket: _watch_socket(socket, visit))
         return visit
 
-    return open_window
+    return open_visit
 
 
 def _watch_socket(socket: Any, visit: Visit) -> None:
