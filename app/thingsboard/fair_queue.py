@@ -21,6 +21,11 @@ MAXIMUM_WAITING = 2_000
 #: A key may take one more place while it has less than so many times what is free: alone it gets seven
 #: eighths, several share them, and something is left for a key that comes later.
 GENEROSITY = 7
+#: A queue that has not been empty for so long is no burst that passes: more is asked for than can be served.
+#: Who comes then and waited as long as allowed would be served when most such callers have just given up, so
+#: that hardly an answer reaches anybody. It is let in for a part of the time only.
+STANDING_SECONDS = 1.0
+STANDING_PART = 1 / 8
 #: Weight of the newest call in the average of how long calls take.
 NEWEST = 1 / 16
 
@@ -85,6 +90,8 @@ class FairQueue:
         #: In the order of their next turns.
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._waiting = 0
+        #: Since when somebody has been waiting, while anybody does.
+        self._busy_since = 0.0
         #: How long a call takes on average.
         self._call_seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -124,6 +131,8 @@ class FairQueue:
         began = loop.time()
         self._check_room(key, until, began, is_return=is_return)
         self.counts.waited += 1
+        if not self._lines:
+            self._busy_since = loop.time()
         waiter: Waiter = loop.create_future()
         line = self._lines.setdefault(key, _Line())
         (line.returned if is_return else line.fresh)[waiter] = None
@@ -233,8 +242,15 @@ class FairQueue:
         if not is_return and own >= GENEROSITY * (MAXIMUM_WAITING - self._waiting):
             self.counts.full += 1
             raise Overloaded(note="upstream_queue_full", retry_after=max(1.0, seconds))
-        if now >= until or now + seconds > until:
+        if now >= until or now + seconds > (until if is_return else self._latest(until, now)):
             raise self._too_late(seconds)
+
+    def _latest(self, until: float, now: float) -> float:
+        """Return the moment by which a newcomer must have its turn."""
+        if self._lines and now - self._busy_since > STANDING_SECONDS:
+            # A wait as long as a call itself is no harm to anybody who waits for calls of that length.
+            return min(until, now + max((until - now) * STANDING_PART, self._call_seconds))
+        return until
 
     def _seconds_until(self, place: int, now: float) -> float:
         """Estimate, from above, the wait of the n-th call of a key: each other key has n turns before it."""
