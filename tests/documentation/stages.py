@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from app.factory import create_app
 from tb_simulator.demo import SampleDevices
 from tb_simulator.server import Simulator
+from tests.alarm_world import raise_alarm
 from tests.conftest import SettingsFactory
 from tests.serving import serve
 
@@ -54,6 +55,16 @@ Stage = Callable[[Theatre], AbstractAsyncContextManager[str]]
 def reading_key(theatre: Theatre) -> AbstractAsyncContextManager[str]:
     """The key may read devices and nothing else."""
     return theatre.demo(api_key=None, api_keys_file=theatre.keys_file(["devices:read"]))
+
+
+@asynccontextmanager
+async def with_an_alarm(theatre: Theatre) -> AsyncIterator[str]:
+    """A device has an active alarm."""
+    async with theatre.demo() as url:
+        world = theatre.simulator.world
+        kitchen = next(each for each in world.every("DEVICE") if each.name == "Demo Kitchen")
+        raise_alarm(theatre.simulator, kitchen.id)
+        yield url
 
 
 @asynccontextmanager
@@ -119,6 +130,7 @@ def silent(theatre: Theatre) -> AbstractAsyncContextManager[str]:
 
 #: Pages that need something else than the demo.
 STAGES: dict[str, Stage] = {
+    "docs/alarms.md": with_an_alarm,
     "docs/fair-share.md": limited_by_thingsboard,
     "docs/rate-limits.md": limited,
     "docs/errors/rate-limit-exceeded.md": limited,
