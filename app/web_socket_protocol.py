@@ -40,8 +40,9 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
         """Answer; while the peer does not read, only the last ping counts (RFC 6455, 5.5.3)."""
         if self.writable.is_set():
             super().handle_ping()
-        else:
-            self._owed_pong = b"".join(self.conn.data_to_send()[-1:])
+        # All pongs of what came at once are there at the first of its pings.
+        elif pongs := self.conn.data_to_send():
+            self._owed_pong = pongs[-1]
 
     def resume_writing(self) -> None:
         """The peer reads again."""
