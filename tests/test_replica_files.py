@@ -13,6 +13,7 @@ import yaml
 from app.cli import CONFIGURATION_ERROR, SHUTDOWN_SECONDS
 from app.http_protocol import GatewayProtocol
 from app.settings import Settings
+from tests.replicas import NGINX_MAIN
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -98,6 +99,37 @@ def test_proxies_wait_longer_than_the_gateway_may_take() -> None:
     (nginx,) = re.findall(r"proxy_read_timeout (\d+)s;", NGINX)
     (caddy,) = re.findall(r"response_header_timeout (\d+)s", CADDYFILE)
     assert min(float(nginx), float(caddy)) > longest
+
+
+def test_nginx_understands_the_lines_for_tls(tmp_path: Path) -> None:
+    """Those of docs/deployment.md."""
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    openssl = shutil.which("openssl")
+    if nginx is None or openssl is None:
+        pytest.skip("nginx or openssl is not installed (Debian: apt-get install nginx-light openssl)")
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=api.example.com"),
+            *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "fullchain.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (lines,) = re.findall(
+        r"```nginx\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text("utf-8"), re.DOTALL
+    )
+    configuration = NGINX.replace("    listen 8080;\n", lines)
+    assert lines in configuration
+    for there, here in {
+        "/etc/ssl/gateway": str(tmp_path),
+        "gateway-1:": "127.0.0.1:",
+        "gateway-2:": "127.0.0.1:",
+    }.items():
+        configuration = configuration.replace(there, here)
+    (tmp_path / "gateway.conf").write_text(configuration)
+    (tmp_path / "nginx.conf").write_text(NGINX_MAIN.format(folder=tmp_path, user=""))
+    result = run(nginx, "-t", "-q", "-e", "stderr", "-c", tmp_path / "nginx.conf")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_caddy_understands_its_file(tmp_path: Path) -> None:
