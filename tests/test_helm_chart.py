@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app import settings
-from app.cli import SHUTDOWN_SECONDS
 from app.settings import Settings
+from app.worker import SHUTDOWN_SECONDS
 
 pytest.importorskip("helm_python", reason="helm-python-sdk is for Linux on x86-64 only", exc_type=ImportError)
 
@@ -175,7 +175,7 @@ def test_files_are_mounted_as_folders(rendered: dict[str, Rendered]) -> None:
 
 def test_a_pod_has_time_to_drain(release: Rendered) -> None:
     delay = int(environment(release)["SHUTDOWN_DELAY_SECONDS"])
-    assert pod(release)["terminationGracePeriodSeconds"] >= delay + SHUTDOWN_SECONDS + 10
+    assert pod(release)["terminationGracePeriodSeconds"] >= delay + SHUTDOWN_SECONDS + 5
 
 
 def test_probes_ask_what_they_are_for(release: Rendered) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cli import CONFIGURATION_ERROR, SHUTDOWN_SECONDS
+from app.cli import CONFIGURATION_ERROR
 from app.http_protocol import GatewayProtocol
 from app.settings import Settings
+from app.worker import SHUTDOWN_SECONDS
 from tests.replicas import NGINX_MAIN
 
 ROOT = Path(__file__).resolve().parent.parent
