@@ -197,7 +197,8 @@ async def test_reads_in_the_hands_of_a_killed_replica_are_answered_by_the_other(
     await served.first.kill()
     held.release.set()
     assert {answer.status_code for answer in await asyncio.gather(*reads)} == {200}
-    assert served.tried("upstream prematurely closed") == [f"127.0.0.1:{served.first.port}"] * 10
+    tried = served.tried("upstream prematurely closed") + served.tried("recv() failed")
+    assert set(tried) == {f"127.0.0.1:{served.first.port}"}
 
 
 async def test_a_dead_replica_is_left_alone_and_writes_go_to_the_other(served: Front, device: str) -> None:
