@@ -97,12 +97,16 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         security_log=security_log,
     )
     app.state.sampler = Sampler(process)
+    _add_routes(app, routes)
+    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    return app
+
+
+def _add_routes(app: FastAPI, index: RouteIndex) -> None:
     for router in (health.router, metrics.router, docs.router, *ROUTERS):
         # Not included: FastAPI would build each route again, in 0.1 s of the first request that goes its way.
         app.router.routes.extend(router.routes)
-        routes.fill(router.routes)
-    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
-    return app
+        index.fill(router.routes)
 
 
 def _watch(
