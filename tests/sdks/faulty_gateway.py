@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 DEVICE = (
     b'{"status":"success","timestamp":0,"data":'
@@ -43,7 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: FaultyGateway
 
     def do_GET(self) -> None:
-        name = self.path.split("/devices/")[1].split("/")[0]
+        path, _, query = self.path.partition("?")
+        name = parse_qs(query).get("device_ids", [path.split("/")[5]])[0]
         turn = self.server.asked[name] = self.server.asked.get(name, 0) + 1
         getattr(self, f"_{name}")(turn)
 
@@ -71,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _breaking(self, turn: int) -> None:
+        turn = (turn - 1) % 4 + 1  # Each client hears the same.
         self.server.last_event_ids.append(self.headers["Last-Event-ID"])
         if turn == 2:
             self._answer(503, b'{"status":503,"error_code":"OVERLOADED"}', {"Retry-After": "0"})

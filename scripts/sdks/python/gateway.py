@@ -33,6 +33,7 @@ Body = TypeVar("Body")
 
 #: Before a broken stream is opened again, in seconds; doubled each time that it breaks at once.
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+EVENTS = frozenset({"telemetry", "attribute", "status", "gap", "gone", "state"})
 #: The gateway says something every 15 s on a stream that has no events.
 SILENCE_SECONDS = 45.0
 
@@ -128,8 +129,9 @@ class _Stream(Generic[Body]):
     read: Callable[[dict[str, Any]], Body]
     last_id: str | None
     #: Ends after the event of which this is true.
-    is_last: Callable[[Event[Body]], bool] = lambda _event: False
+    is_last: Callable[[Event[Body]], bool]
     is_over: bool = False
+    was_open: bool = False
     _rest: bytes = b""
     _pause: float = FIRST_PAUSE
 
@@ -154,18 +156,21 @@ class _Stream(Generic[Body]):
             if "data" not in fields:
                 continue
             self._pause = FIRST_PAUSE
-            kind, data = fields.get("event", "message"), json.loads(fields["data"])
+            kind = fields.get("event")
             if kind == "error":
+                data = json.loads(fields["data"])
                 raise GatewayError(int(data.get("status", 500)), data)
-            # The gateway stops, or this reader was too slow: it goes on at the next connection.
-            if kind not in {"closing", "dropped"}:
-                event = Event(kind, fields.get("id"), self.read(data))
-                self.is_over = self.is_over or self.is_last(event)
+            # `closing` and `dropped` (this reader was too slow) end a connection, and the next one goes on;
+            # what a later gateway tells besides is not for this version.
+            if kind in EVENTS:
+                event = Event(kind, fields.get("id"), self.read(json.loads(fields["data"])))
+                self.is_over = self.is_last(event)
                 yield event
 
     def pause(self, broken: Exception | None) -> float:
         """Return the seconds to wait before it is opened again; raise what waiting does not mend."""
-        if isinstance(broken, GatewayError) and broken.status < httpx.codes.INTERNAL_SERVER_ERROR:
+        is_refused = isinstance(broken, GatewayError) and broken.status < httpx.codes.INTERNAL_SERVER_ERROR
+        if broken is not None and (is_refused or not self.was_open):
             raise broken
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return pause
@@ -178,7 +183,14 @@ def _live(
     query["device_ids"] = ",".join(device_ids)
     if keys:
         query["keys"] = ",".join(keys)
-    return _Stream("/api/v1/tb/telemetry/stream", query, LiveEventBody.from_dict, last_event_id)
+    left = set(device_ids)
+
+    def is_last(event: Event[LiveEventBody]) -> bool:
+        if event.type == "gone":
+            left.pop()
+        return not left
+
+    return _Stream("/api/v1/tb/telemetry/stream", query, LiveEventBody.from_dict, last_event_id, is_last)
 
 
 def _states(rpc_id: str) -> _Stream[RpcEvent]:
@@ -243,7 +255,7 @@ class Gateway:
         first_values: bool = True,
         last_event_id: str | None = None,
     ) -> Generator[Event[LiveEventBody], None, None]:
-        """Yield what happens to up to 100 devices, for ever; a broken connection goes on where it broke.
+        """Yield what happens to up to 100 devices until all are gone; what breaks goes on where it broke.
 
         Args:
             device_ids: UUIDs, or `name:` and exact names.
@@ -253,7 +265,7 @@ class Gateway:
             last_event_id: `id` of an event: begin behind it.
 
         Raises:
-            GatewayError: The gateway refused; its own failures are waited for.
+            GatewayError: The gateway refused. Once it has been open, a stream waits for what fails.
         """
         yield from self._listen(
             _live(device_ids, keys, last_event_id, attributes=attributes, first_values=first_values)
@@ -268,6 +280,7 @@ class Gateway:
             broken: Exception | None = None
             try:
                 with self._client.get_httpx_client().stream(**stream.request()) as answer:
+                    stream.was_open = True
                     for chunk in answer.iter_bytes():
                         yield from stream.feed(chunk)
             except (httpx.TransportError, GatewayError) as error:
@@ -334,6 +347,7 @@ class AsyncGateway:
             broken: Exception | None = None
             try:
                 async with self._client.get_async_httpx_client().stream(**stream.request()) as answer:
+                    stream.was_open = True
                     async for chunk in answer.aiter_bytes():
                         for event in stream.feed(chunk):
                             yield event

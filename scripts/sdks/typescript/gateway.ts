@@ -19,6 +19,7 @@ const TOO_MANY_REQUESTS = 429;
 /** Before a broken stream is opened again, in seconds; doubled each time that it breaks at once. */
 const FIRST_PAUSE = 0.25;
 const LONGEST_PAUSE = 10;
+const EVENTS = new Set(['telemetry', 'attribute', 'status', 'gap', 'gone', 'state']);
 /** The gateway says something every 15 s on a stream that has no events. */
 const SILENCE_SECONDS = 45;
 
@@ -133,10 +134,10 @@ export class Gateway {
     }
 
     /**
-     * Yield what happens to up to 100 devices, for ever; a broken connection goes on where it broke.
+     * Yield what happens to up to 100 devices until all are gone; a broken connection goes on where it broke.
      *
      * @param deviceIds UUIDs, or `name:` and exact names.
-     * @throws GatewayError The gateway refused; its own failures are waited for.
+     * @throws GatewayError The gateway refused. Once it has been open, a stream waits for what fails.
      */
     stream(deviceIds: string[], options: StreamOptions = {}): AsyncGenerator<GatewayEvent<LiveEventBody>, void, void> {
         const query = new URLSearchParams({
@@ -147,7 +148,14 @@ export class Gateway {
         if (options.keys !== undefined) {
             query.set('keys', options.keys.join(','));
         }
-        return this.#listen(`/api/v1/tb/telemetry/stream?${query}`, () => false, options);
+        const left = new Set(deviceIds);
+        const isLast = ({ type }: GatewayEvent<LiveEventBody>) => {
+            if (type === 'gone') {
+                left.delete([...left][0]!);
+            }
+            return left.size === 0;
+        };
+        return this.#listen(`/api/v1/tb/telemetry/stream?${query}`, isLast, options);
     }
 
     /** Yield the states of a stored command until the last one. */
@@ -169,23 +177,29 @@ export class Gateway {
     ): AsyncGenerator<GatewayEvent<Body>, void, void> {
         let { lastEventId, signal } = options;
         let pause = FIRST_PAUSE;
+        let wasOpen = false;
         for (;;) {
             try {
-                for await (const { type, id, data } of this.#connect(path, lastEventId, signal)) {
+                const opened = () => {
+                    wasOpen = true;
+                };
+                for await (const { type, id, text } of this.#connect(path, lastEventId, signal, opened)) {
                     // An id alone marks a place of which there is nothing to tell.
                     lastEventId = id ?? lastEventId;
-                    if (data === undefined) {
+                    if (text === undefined) {
                         continue;
                     }
                     pause = FIRST_PAUSE;
                     if (type === 'error') {
-                        throw GatewayError.of(data.status, data);
+                        const body = parseJson(text);
+                        throw GatewayError.of(body.status, body);
                     }
-                    // The gateway stops, or this reader was too slow: it goes on at the next connection.
-                    if (type === 'closing' || type === 'dropped') {
+                    // `closing` and `dropped` (this reader was too slow) end a connection, and the next one goes on;
+                    // what a later gateway tells besides is not for this version.
+                    if (!EVENTS.has(type)) {
                         continue;
                     }
-                    const event = { type, id, data };
+                    const event = { type, id, data: parseJson(text) as Body };
                     yield event;
                     if (isLast(event)) {
                         return;
@@ -194,8 +208,8 @@ export class Gateway {
             } catch (error) {
                 signal?.throwIfAborted();
                 // `fetch` throws a TypeError for whatever happens to a connection.
-                const isOver = error instanceof GatewayError ? error.status < 500 : !(error instanceof TypeError);
-                if (isOver) {
+                const isBroken = error instanceof GatewayError ? error.status >= 500 : error instanceof TypeError;
+                if (!isBroken || !wasOpen) {
                     throw error;
                 }
             }
@@ -209,27 +223,28 @@ export class Gateway {
         path: string,
         lastEventId: string | undefined,
         signal: AbortSignal | undefined,
-    ): AsyncGenerator<{ type: string; id: string | undefined; data: any }, void, void> {
+        opened: () => void,
+    ): AsyncGenerator<{ type: string; id: string | undefined; text: string | undefined }, void, void> {
         const connection = new AbortController();
-        const silence = () => setTimeout(() => connection.abort(new TypeError('the stream fell silent')), SILENCE_SECONDS * 1000);
-        let timer = silence();
+        const fallen = () => connection.abort(new TypeError('the stream fell silent'));
+        let timer = setTimeout(fallen, SILENCE_SECONDS * 1000);
         const headers: Record<string, string> = { Accept: 'text/event-stream', 'X-API-Key': this.#apiKey };
         if (lastEventId !== undefined) {
             headers['Last-Event-ID'] = lastEventId;
         }
         try {
             const answer = await this.#send(this.#baseUrl + path, { headers, signal: either(connection.signal, signal) });
+            opened();
             const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
             let rest = '';
             for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
                 clearTimeout(timer);
-                timer = silence();
+                timer = setTimeout(fallen, SILENCE_SECONDS * 1000);
                 const blocks = (rest + chunk.value).split('\n\n');
                 rest = blocks.pop()!;
                 for (const block of blocks) {
                     const fields = Object.fromEntries(block.split('\n').map((line) => split(line, ': ')));
-                    const data = fields['data'] === undefined ? undefined : parseJson(fields['data']);
-                    yield { type: fields['event'] ?? 'message', id: fields['id'], data };
+                    yield { type: fields['event'] ?? 'message', id: fields['id'], text: fields['data'] };
                 }
             }
         } finally {
