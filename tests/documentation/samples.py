@@ -20,11 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Where `scripts/demo` listens, as the pages have it.
-WRITTEN_ADDRESS = "http://127.0.0.1:8000"
+WRITTEN_ADDRESS = "127.0.0.1:8000"
 BLOCK = re.compile(
     r"^(?:[ ]*<!-- (?P<mark>[^\n]+) -->\n+)?^[ ]*```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^[ ]*```$",
     re.DOTALL | re.MULTILINE,
@@ -81,7 +82,7 @@ class Sample:
             method, path = body.split(" ", 1)
             headers = '-H "X-API-Key: $API_KEY" -H "Content-Type: application/json"'
             return _fed_to(
-                f'curl -sS -X {method} {headers} --data-binary @- "{WRITTEN_ADDRESS}{path}"', self.text
+                f'curl -sS -X {method} {headers} --data-binary @- "http://{WRITTEN_ADDRESS}{path}"', self.text
             )
         return None
 
@@ -121,7 +122,7 @@ def script_of(samples: Sequence[Sample], address: str) -> str:
     for number, sample in enumerate(samples):
         if sample.command is not None:
             parts += [f"printf '{SEPARATOR}{number}{SEPARATOR}' | tee /dev/stderr\n", sample.command]
-    return "".join(parts).replace(WRITTEN_ADDRESS, address)
+    return "".join(parts).replace(WRITTEN_ADDRESS, urlsplit(address).netloc)
 
 
 def outputs_of(text: str) -> dict[int, str]:
