@@ -28,7 +28,8 @@ SATISFIES = {
     "runtime.txt": ("runtime.txt",),
     "smart-home.txt": ("smart-home.txt", "runtime.txt"),
     "sdks.txt": ("sdks.txt", "runtime.txt"),
-    "dev.txt": ("dev.txt", "sdks.txt", "smart-home.txt", "runtime.txt"),
+    "docs.txt": ("docs.txt", "runtime.txt"),
+    "dev.txt": ("dev.txt", "docs.txt", "sdks.txt", "smart-home.txt", "runtime.txt"),
 }
 PROGRESS_SECONDS = 10
 TAIL_LINES = 20

@@ -359,6 +359,7 @@ def test_the_larger_set_of_requirements_holds_the_smaller() -> None:
     """Else `scripts/test`, `scripts/smart_home` and `scripts/demo` would undo each other's work."""
     assert pins("runtime.txt") <= pins("smart-home.txt") <= pins("dev.txt")
     assert pins("runtime.txt") <= pins("sdks.txt") <= pins("dev.txt")
+    assert pins("runtime.txt") <= pins("docs.txt") <= pins("dev.txt")
 
 
 @pytest.mark.parametrize(
