@@ -12,11 +12,12 @@ import thingsboard.gateway.ThingsBoardGateway.LiveEvent;
 final class Faults {
   public static void main(String[] arguments) throws Exception {
     String address = arguments[0];
-    var gateway = ThingsBoardGateway.builder(address, "key").timeout(Duration.ofSeconds(2)).build();
+    var gateway = ThingsBoardGateway.connect(address, "key");
+    var hasty = ThingsBoardGateway.builder(address, "key").timeout(Duration.ofSeconds(1)).build();
 
     tell("proxy", () -> gateway.devices().get("proxy"));
     tell("garbled", () -> gateway.devices().get("garbled"));
-    tell("silent", () -> gateway.devices().get("silent"));
+    tell("silent", () -> hasty.devices().get("silent"));
     tell("patient", () -> gateway.devices().get("patient").getData().getName());
     tell("export", () -> {
       try (InputStream csv = gateway.telemetry().export("cut")) {
@@ -31,6 +32,15 @@ final class Faults {
         }
       }
       return told;
+    });
+    tell("burst", () -> {
+      int points = 0;
+      try (EventStream<LiveEvent> events = gateway.stream("burst")) {
+        while (events.next().kind() == LiveEvent.Kind.TELEMETRY) {
+          points++;
+        }
+      }
+      return points;
     });
     tell("refused", () -> gateway.stream("refused").hasNext());
     tell("nobody", () -> ThingsBoardGateway.connect("http://127.0.0.1:1", "key").stream("any").hasNext());

@@ -1,6 +1,7 @@
 """A gateway that breaks off, for clients that must notice."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ DEVICE = (
     b'{"id":{"entityType":"DEVICE","id":"1"},"createdTime":0,"name":"boiler","type":"default"}}'
 )
 POINT = 'id: %d\nevent: telemetry\ndata: {"device_id":"1","key":"k","ts":%d,"value":%d}\n\n'
+GONE = 'event: gone\ndata: {"device_id":"1"}\n\n'
 
 
 class FaultyGateway(ThreadingHTTPServer):
@@ -21,7 +23,7 @@ class FaultyGateway(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: dict[str, int] = {}
-        self.last_event_ids: list[str | None] = []
+        self.last_event_ids: dict[str, list[str | None]] = defaultdict(list)
         self.is_over = threading.Event()
 
 
@@ -47,6 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         name = parse_qs(query).get("device_ids", [path.split("/")[5]])[0]
         turn = self.server.asked[name] = self.server.asked.get(name, 0) + 1
+        self.server.last_event_ids[name].append(self.headers["Last-Event-ID"])
         getattr(self, f"_{name}")(turn)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
@@ -74,7 +77,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _breaking(self, turn: int) -> None:
         turn = (turn - 1) % 4 + 1  # Each client hears the same.
-        self.server.last_event_ids.append(self.headers["Last-Event-ID"])
         if turn == 2:
             self._answer(503, b'{"status":503,"error_code":"OVERLOADED"}', {"Retry-After": "0"})
             return
@@ -82,10 +84,16 @@ class _Handler(BaseHTTPRequestHandler):
         if turn == 1:
             self._chunk(": hello\n\n" + POINT % (1, 1, 10) + (POINT % (2, 2, 20))[:20])
         elif turn == 3:
-            self._chunk(POINT % (2, 2, 20) + 'event: closing\ndata: {"reason":"stopping"}\n\n')
-            self._chunk("")
+            self._chunk(POINT % (2, 2, 20) + 'event: closing\ndata: {"reason":"stopping"}\n\n', is_last=True)
         else:
-            self._chunk('event: news\ndata: of a later version\n\nevent: gone\ndata: {"device_id":"1"}\n\n')
+            self._chunk("event: news\ndata: of a later version\n\n" + GONE)
+        self.close_connection = True
+
+    def _burst(self, turn: int) -> None:
+        """Tell all at once, faster than anybody reads, and end."""
+        self._begin("text/event-stream")
+        told = "".join(POINT % (each, each, each) for each in range(1, 101)) if turn == 1 else GONE
+        self._chunk(told, is_last=True)
         self.close_connection = True
 
     def _refused(self, _turn: int) -> None:
@@ -110,5 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
-    def _chunk(self, text: str) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text.encode()))
+    def _chunk(self, text: str, *, is_last: bool = False) -> None:
+        chunk = b"%x\r\n%s\r\n" % (len(text), text.encode())
+        self.wfile.write(chunk + b"0\r\n\r\n" if is_last else chunk)

@@ -47,13 +47,15 @@ def test_the_java_sdk_tells_faults_apart_and_goes_on_where_a_stream_broke(folder
         "patient: boiler",
         "export: IOException",
         "stream: TELEMETRY 10 1; TELEMETRY 20 2; GONE null null; ",
+        "burst: 100",
         "refused: ApiException 403 AUTHORIZATION_FAILED",
         "nobody: UncheckedIOException ConnectException",
         "closed: false",
         "still interrupted: UncheckedIOException InterruptedIOException",
     ]
     # The half event was not taken for one; the refused attempt in between lost nothing.
-    assert server.last_event_ids == [None, "1", "1", "2"]
+    assert server.last_event_ids["breaking"] == [None, "1", "1", "2"]
+    assert server.last_event_ids["burst"] == [None, "100"]
 
 
 def test_a_description_becomes_javadoc() -> None:

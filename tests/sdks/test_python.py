@@ -49,4 +49,4 @@ def test_the_python_sdk_tells_faults_apart_and_goes_on_where_a_stream_broke(fold
         f"asynchronous: 14; boiler; {heard}",
     ]
     # The half event was not taken for one; the refused attempt in between lost nothing.
-    assert server.last_event_ids == 2 * [None, "1", "1", "2"]
+    assert server.last_event_ids["breaking"] == 2 * [None, "1", "1", "2"]

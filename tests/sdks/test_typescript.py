@@ -47,4 +47,4 @@ def test_the_typescript_sdk_tells_faults_apart_and_goes_on_where_a_stream_broke(
         "ended: AbortError",
     ]
     # The half event was not taken for one; the refused attempt in between lost nothing.
-    assert server.last_event_ids == [None, "1", "1", "2"]
+    assert server.last_event_ids["breaking"] == [None, "1", "1", "2"]
