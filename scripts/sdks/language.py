@@ -63,7 +63,7 @@ def missing(tools: Sequence[Tool]) -> str:
     if not absent:
         return ""
     programs = ", ".join(tool.program for tool in absent)
-    packages = " ".join(tool.package for tool in absent)
+    packages = " ".join(dict.fromkeys(tool.package for tool in absent))
     return f"{programs} not found; on Debian and Ubuntu: apt-get install {packages}"
 
 

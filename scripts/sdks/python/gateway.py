@@ -183,12 +183,12 @@ def _live(
     query["device_ids"] = ",".join(device_ids)
     if keys:
         query["keys"] = ",".join(keys)
-    left = set(device_ids)
+    left = len(device_ids)
 
     def is_last(event: Event[LiveEventBody]) -> bool:
-        if event.type == "gone":
-            left.pop()
-        return not left
+        nonlocal left
+        left -= event.type == "gone"
+        return left == 0
 
     return _Stream("/api/v1/tb/telemetry/stream", query, LiveEventBody.from_dict, last_event_id, is_last)
 
@@ -265,7 +265,8 @@ class Gateway:
             last_event_id: `id` of an event: begin behind it.
 
         Raises:
-            GatewayError: The gateway refused. Once it has been open, a stream waits for what fails.
+            GatewayError: The gateway refused; once it has been open, a stream waits for what fails. A 404 may
+                come after a break when one of several devices is gone: `details["device_id"]`.
         """
         yield from self._listen(
             _live(device_ids, keys, last_event_id, attributes=attributes, first_values=first_values)
