@@ -49,6 +49,10 @@ class Child:
         """Return the resident bytes of it and its descendants."""
         return sum(status_bytes(process, "VmRSS") for process in tree_of(self.process.pid))
 
+    def memory_held(self) -> int:
+        """Return the bytes that it and its descendants hold, those that they share counted once."""
+        return sum(_file_bytes(f"/proc/{each}/smaps_rollup", "Pss") for each in tree_of(self.process.pid))
+
     def memory_peak(self) -> int:
         """Return the largest resident bytes since the start or `forget_peak`."""
         return sum(status_bytes(process, "VmHWM") for process in tree_of(self.process.pid))
@@ -202,8 +206,12 @@ def _stat_fields(pid: int) -> list[str]:
 
 def status_bytes(pid: int, name: str) -> int:
     """Return a size in /proc/<pid>/status."""
+    return _file_bytes(f"/proc/{pid}/status", name)
+
+
+def _file_bytes(file: str, name: str) -> int:
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines():
+        for line in Path(file).read_text("utf-8", errors="replace").splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return 0

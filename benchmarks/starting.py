@@ -1,4 +1,4 @@
-"""From the start to the first served request, and what an idle worker holds in memory."""
+"""From the start to the first served request, and what an idle worker holds in memory with its supervisor."""
 
 import time
 
@@ -18,7 +18,7 @@ def measure(bench: Bench) -> list[Result]:
         gateway = bench.start_gateway(stub, ready_path="/health/ready")
         seconds.append(time.perf_counter() - started)
         time.sleep(IDLE_SECONDS)
-        memory.append(gateway.memory_now() / MIB)
+        memory.append(gateway.memory_held() / MIB)
         bench.children.stop(gateway)
     return [
         Result.at_most("start to ready", 2, min(seconds), "s"),

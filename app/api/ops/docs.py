@@ -1,6 +1,7 @@
 """The interactive documentation: Swagger UI and Redoc, served from here, without inline scripts."""
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib.resources import files
 
 import orjson
@@ -65,7 +66,11 @@ CACHED = {"Cache-Control": "public, max-age=86400"}
 @router.get("/openapi.json")
 async def get_openapi_document(request: Request) -> Response:
     """Return the document that describes this API."""
-    return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
+    state = request.app.state
+    if not hasattr(state, "openapi_document"):
+        # Once: strangers may ask for it, and each slow reader would hold a copy of its own.
+        state.openapi_document = orjson.dumps(request.app.openapi())
+    return Response(state.openapi_document, media_type="application/json")
 
 
 def _page(content: str, media_type: str) -> Callable[[], Awaitable[Response]]:
@@ -84,9 +89,14 @@ def _file(name: str) -> Callable[[], Awaitable[Response]]:
 
 @router.get(REDOC)
 def get_redoc() -> Response:
-    """Return Redoc's script, with our own picture in place of its maker's."""
-    script = (ASSETS / "redoc.standalone.js").read_bytes().replace(REDOC_LOGO, b"/docs/favicon.png")
-    return Response(script, media_type="text/javascript", headers=CACHED)
+    """Return Redoc's script."""
+    return Response(_redoc_script(), media_type="text/javascript", headers=CACHED)
+
+
+@cache
+def _redoc_script() -> bytes:
+    """Return the script with our own picture in place of its maker's: one copy for all who read it."""
+    return (ASSETS / "redoc.standalone.js").read_bytes().replace(REDOC_LOGO, b"/docs/favicon.png")
 
 
 for _path, (_content, _media_type) in PAGES.items():

@@ -1,0 +1,184 @@
+"""`python -m benchmarks.slow_peers`: a thousand slow peers at once, and what good callers notice of them.
+
+Needs slowhttptest (Debian: `apt-get install slowhttptest`). Good callers send at a fixed rate; their p99 is
+taken without and with the slow ones, in turns. Takes about six minutes.
+"""
+
+import base64
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from benchmarks.bench import CALLER, KEY, LIST_TARGET, QUICK, Bench
+from benchmarks.figures import percentile
+from benchmarks.load import Specification, run
+from benchmarks.processes import HOST, MIB, BenchmarkFailed, Child, Children, tree_of
+
+PEERS = 1_000
+#: Of slow connections opened, a second.
+ARRIVALS = 1_000
+GOOD_RATE, GOOD_CONNECTIONS, GOOD_SECONDS = 100.0, 8, 6.0
+ROUNDS = 2
+#: For the thousand to come, and until all must have been cut: a WebSocket's peer has 42 s.
+ARRIVAL_SECONDS, CUT_SECONDS = 3.0, 60.0
+SAMPLE_SECONDS = 0.05
+
+SLOW = ("slowhttptest", "-c", str(PEERS), "-r", str(ARRIVALS), "-l", "60", "-p", "3", "-v", "1")
+MODES = {
+    "slow headers": ("-H", "-i", "2"),
+    "slow body": ("-B", "-i", "2", "-s", "8192"),
+    "slow read": ("-X", "-w", "1", "-y", "512", "-n", "2", "-z", "5", "-k", "3"),
+    "ranges": ("-R", "-t", "HEAD", "-a", "10", "-b", "3000", "-i", "2"),
+}
+UPGRADE = (
+    f"GET /api/v1/tb/ws HTTP/1.1\r\nHost: {HOST}\r\nX-API-Key: {KEY}\r\nConnection: Upgrade\r\n"
+    "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    f"{base64.b64encode(bytes(16)).decode()}\r\n\r\n"
+).encode()
+
+Attack = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one kind of slow peer did."""
+
+    kind: str
+    p99_before: float
+    p99_meanwhile: float
+    files: int
+    memory: float
+    cut_after: float
+
+    def __str__(self) -> str:
+        before, meanwhile = self.p99_before * 1000, self.p99_meanwhile * 1000
+        return (
+            f"| {self.kind} | {before:.1f} ms | {meanwhile:.1f} ms | {meanwhile / before:.1f} "
+            f"| {self.files} | {self.memory:.0f} MiB | {self.cut_after:.0f} s |"
+        )
+
+
+class Watch:
+    """The most files and memory that a server had while this was open."""
+
+    def __init__(self, server: Child) -> None:
+        self._server, self._is_over = server, threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self.files = self.memory = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._is_over.wait(SAMPLE_SECONDS):
+            self.files = max(self.files, open_files(self._server))
+            self.memory = max(self.memory, self._server.memory_now())
+
+
+def open_files(server: Child) -> int:
+    """Return how many files the server and its workers have open."""
+    found = 0
+    for process in tree_of(server.process.pid):
+        with contextlib.suppress(OSError):
+            found += len(list(Path(f"/proc/{process}/fd").iterdir()))
+    return found
+
+
+def good_p99(port: int) -> float:
+    """Return the p99 of good callers in seconds; each of them was answered."""
+    specification = Specification(
+        port, LIST_TARGET, CALLER, connections=GOOD_CONNECTIONS, seconds=GOOD_SECONDS, rate=GOOD_RATE
+    )
+    return percentile(run(specification).latencies, 0.99)
+
+
+@contextlib.contextmanager
+def attacked(port: int, options: Sequence[str]) -> Iterator[None]:
+    """Run slowhttptest."""
+    target = f"http://{HOST}:{port}/openapi.json"
+    command = [*SLOW, *options, "-u", target]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - ours
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def held(port: int, request: bytes) -> Iterator[None]:
+    """Open connections that send this and then neither say nor read anything."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(PEERS):
+            peer = stack.enter_context(socket.create_connection((HOST, port)))
+            peer.sendall(request)
+        yield
+
+
+def measure(kind: str, gateway: Child, attack: Attack) -> Row:
+    """Measure one kind: without, with, and until all of it is gone."""
+    idle_files, idle_memory = open_files(gateway), gateway.memory_now()
+    before, meanwhile = [], []
+    files, memory, cut_after = 0, 0, 0.0
+    for _ in range(ROUNDS):
+        before.append(good_p99(gateway.port))
+        with Watch(gateway) as watch, attack():
+            started = time.monotonic()
+            time.sleep(ARRIVAL_SECONDS)
+            meanwhile.append(good_p99(gateway.port))
+            wait_until_cut(gateway, idle_files + GOOD_CONNECTIONS)
+            cut_after = max(cut_after, time.monotonic() - started)
+        files, memory = max(files, watch.files), max(memory, watch.memory)
+    return Row(kind, min(before), min(meanwhile), files, (memory - idle_memory) / MIB, cut_after)
+
+
+def wait_until_cut(gateway: Child, files: int) -> None:
+    """Wait until so many files are open, no more."""
+    ends = time.monotonic() + CUT_SECONDS
+    while open_files(gateway) > files:
+        if time.monotonic() > ends:
+            raise BenchmarkFailed(f"slow peers were still there after {CUT_SECONDS:.0f} s")
+        time.sleep(SAMPLE_SECONDS)
+
+
+def main() -> int:
+    """Print the table."""
+    if shutil.which(SLOW[0]) is None:
+        sys.stderr.write("slowhttptest is not installed (Debian: apt-get install slowhttptest)\n")
+        return 1
+    with Children() as children:
+        bench = Bench(QUICK, children)
+        gateway = bench.start_gateway(bench.start_stub(), STREAMS_PER_KEY=str(2 * PEERS))
+        good_p99(gateway.port)
+        attacks: dict[str, Attack] = {
+            kind: partial(attacked, gateway.port, options) for kind, options in MODES.items()
+        }
+        attacks["silent"] = partial(held, gateway.port, b"")
+        attacks["mute WebSockets"] = partial(held, gateway.port, UPGRADE)
+        sys.stdout.write("| slow peers | p99 without | p99 with | ratio | files | memory | all cut after |\n")
+        sys.stdout.write("|---|---|---|---|---|---|---|\n")
+        for kind, attack in attacks.items():
+            if sys.argv[1:] and kind not in sys.argv[1:]:
+                continue
+            sys.stdout.write(f"{measure(kind, gateway, attack)}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{os.cpu_count()} cores; {PEERS} slow peers; {GOOD_RATE:.0f} good requests a second\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
