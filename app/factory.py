@@ -55,23 +55,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     gatekeepers = Gatekeepers(
         keys, counters, PUBLIC_PATHS, routes.find, requests, security_log, tracing.tracer if tracing else None
     )
-    app = FastAPI(
-        title=settings.project_name,
-        version=settings.version,
-        debug=False,
-        # Its spans hold paths and queries, believe any caller, and cost 8 us even while nobody collects them.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        docs_url=None,
-        redoc_url=None,
-        # Served by `api/ops/docs.py`, under the same checks as every route.
-        openapi_url=None,
-        redirect_slashes=False,
-        lifespan=_lifespan,
-        middleware=build_middleware(settings, gatekeepers),
-        exception_handlers=dict.fromkeys(
-            (GatewayError, RequestValidationError, HTTPException), _answer_error
-        ),
-    )
+    app = _framework(settings, gatekeepers)
     app.state.settings = settings
     app.state.keys = keys
     app.state.redis, app.state.counters = redis, counters
@@ -100,6 +84,26 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     _add_routes(app, routes)
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     return app
+
+
+def _framework(settings: Settings, gatekeepers: Gatekeepers) -> FastAPI:
+    return FastAPI(
+        title=settings.project_name,
+        version=settings.version,
+        debug=False,
+        # Its spans hold paths and queries, believe any caller, and cost 8 us even while nobody collects them.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        docs_url=None,
+        redoc_url=None,
+        # Served by `api/ops/docs.py`, under the same checks as every route.
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        middleware=build_middleware(settings, gatekeepers),
+        exception_handlers=dict.fromkeys(
+            (GatewayError, RequestValidationError, HTTPException), _answer_error
+        ),
+    )
 
 
 def _add_routes(app: FastAPI, index: RouteIndex) -> None:
