@@ -1,0 +1,1 @@
+"""Everything fails within one load of mixed traffic: `python -m benchmarks.chaos`."""
