@@ -64,7 +64,7 @@ class BulkUpload:
     def __init__(self, upstream: ThingsBoardClient, concurrency: int, meter: Meter | None = None) -> None:
         self.results, self.meter = BulkResults(), meter
         self._upstream, self._concurrency = upstream, concurrency
-        self._pacer = Pacer(concurrency)
+        self._pacer = Pacer(concurrency, repeats=upstream.repeats)
         self._sender = Sender(upstream, pacer=self._pacer)
         self._failures_in_a_row = 0
         self._has_answered = False

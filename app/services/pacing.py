@@ -8,7 +8,7 @@ from typing import TypeVar
 from app.context import PATIENCE
 from app.deadline import in_time, time_left
 from app.errors import BreakerOpen, GatewayError, Overloaded, UpstreamBusy, UpstreamError, UpstreamTimeout
-from app.thingsboard.retry import ATTEMPTS, MAXIMUM_SAVED, RetryBudget
+from app.thingsboard.retry import ATTEMPTS, RetryBudget
 from app.thingsboard.shared_reads import own_copy
 
 FIRST_DELAY_SECONDS = 0.1
@@ -33,12 +33,16 @@ class Pacer:
     again, as when the breaker is open; after a time-out half as many as before. Each waits first: the wait
     doubles with each failure and halves with each success. When it is gone, successes let one call more in,
     until the way is open for all again; the more failures there were, the more successes that takes.
+
+    Args:
+        repeats: the purse of all uploads to a ThingsBoard: of one each, small ones would repeat everything.
     """
 
     def __init__(
         self,
         at_once: int = 1,
         *,
+        repeats: RetryBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -52,8 +56,7 @@ class Pacer:
         #: Failures of calls that began before the last one of these say nothing new.
         self._slowdowns = 0
         self._last_success = 0.0
-        # What is under way when ThingsBoard stumbles may all be repeated, half of it twice.
-        self._repeats = RetryBudget(max(MAXIMUM_SAVED, 2 * at_once))
+        self._repeats = repeats or RetryBudget()
         self._lost: GatewayError | None = None
 
     async def run(

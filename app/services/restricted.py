@@ -47,7 +47,7 @@ class RestrictedClient(ThingsBoardClient):
     def __init__(self, upstream: ThingsBoardClient, restrictions: Restrictions) -> None:
         # The parent's constructor is left out: what it would set is only here if it is set below.
         self.visibility = Visibility(upstream, restrictions)
-        self._upstream = upstream
+        self._upstream, self.repeats = upstream, upstream.repeats
         self.telemetry = cast("TelemetryCalls", Guarded(upstream.telemetry, self.visibility))
         self.attributes = cast("AttributeCalls", Guarded(upstream.attributes, self.visibility))
         self.devices = RestrictedDevices(upstream, upstream.devices, self.visibility)

@@ -96,7 +96,12 @@ class BareTransport:
             now = loop.time()
         try:
             connection = self._take_idle(now) or await self._connect(loop, deadline)
-            answer = await connection.exchange(method, head, body, deadline=deadline)
+            try:
+                answer = await connection.exchange(method, head, body, deadline=deadline)
+            except UpstreamReset:
+                if connection.is_reused:
+                    self._distrust_idle(now)
+                raise
             self._put_aside(loop, connection)
             return answer
         finally:
@@ -181,6 +186,14 @@ class BareTransport:
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._keepalive_seconds, self._sweep, loop)
+
+    def _distrust_idle(self, since: float) -> None:
+        """Close what has been idle since before then: what broke one connection while it was idle broke all.
+
+        A firewall that forgot them tells only when something is sent, and each would cost a call.
+        """
+        while self._idle and self._idle[0].idle_since <= since:
+            self._idle.popleft().abort()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what was idle for too long; the oldest is leftmost."""

@@ -18,6 +18,7 @@ from app.thingsboard.live_feed import LiveFeed
 from app.thingsboard.live_tokens import FeedDialler
 from app.thingsboard.queries import QueryCalls
 from app.thingsboard.relations import RelationCalls
+from app.thingsboard.retry import RetryBudget
 from app.thingsboard.rpc import RpcCalls
 from app.thingsboard.telemetry import TelemetryCalls
 from app.thingsboard.tokens import Credential, PasswordLogin, StaticAPIKey
@@ -27,6 +28,9 @@ from app.upstream_settings import UpstreamSettings
 
 #: Puts something around a transport that watches its calls; it is told which kind of calls it carries.
 Watch = Callable[[Transport, str], Transport]
+
+#: What one bulk upload has under way when ThingsBoard stumbles may all be repeated, half of it twice.
+UPLOAD_REPEATS = 32.0
 
 #: Where one entity of each type is read.
 ENTITY_PATHS = {
@@ -49,6 +53,8 @@ class ThingsBoardClient:
         latest: LatestCache | None = None,
     ) -> None:
         self.connection = connection
+        #: What bulk uploads may send again, those of all callers together.
+        self.repeats = RetryBudget(UPLOAD_REPEATS)
         self.identity = IdentitySource(connection, name)
         self.telemetry = TelemetryCalls(connection, latest)
         self.devices = DeviceCalls(connection, self.identity, "DEVICE", self.telemetry.forget)

@@ -203,6 +203,11 @@ class HTTPConnection(asyncio.Protocol):
         """Whether another request may be sent: all was sent, all was read, and the other side is there."""
         return self.is_open and self._unsent is None and self._reader.is_reusable
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether the exchange at hand, or the last one, was not its first."""
+        return self._exchanges > 1
+
     async def exchange(self, method: str, head: bytes, body: bytes | None, *, deadline: float) -> Answer:
         """Send one request and return its answer.
 
@@ -281,7 +286,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def _unanswered(self, note: str) -> UpstreamReset:
         # On a reused connection this is mostly the race between our request and their idle time-out.
-        return UpstreamReset(note=f"{note}_reused" if self._exchanges > 1 else note)
+        return UpstreamReset(note=f"{note}_reused" if self.is_reused else note)
 
     def pause_writing(self) -> None:
         """Stop sending."""

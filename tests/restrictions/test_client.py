@@ -36,13 +36,17 @@ ABSENT = {
 }
 #: What a client holds beside calls that name objects.
 NO_CALLS = {"connection", "identity", "restricted"}
+#: What all keys share: the purse of repetitions.
+SHARED = {"repeats"}
 
 
 async def test_every_call_of_the_client_is_checked_or_absent(keys: SimpleNamespace, house: House) -> None:
     """Whoever adds a call to the client meets this test, and decides."""
     upstream: ThingsBoardClient = keys.app.state.upstreams["default"].client
     view = view_of(keys.app, keys.given["customer"])
-    assert set(vars(upstream)) - NO_CALLS == set(ABSENT)
+    assert set(vars(upstream)) - NO_CALLS - SHARED == set(ABSENT)
+    for name in SHARED:
+        assert getattr(view, name) is getattr(upstream, name)
     for name, absent in ABSENT.items():
         calls, checked = getattr(upstream, name), getattr(view, name)
         inherited = {

@@ -7,7 +7,8 @@ import pytest
 
 from app.errors import BreakerOpen, GatewayError, NotFound, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from app.services.pacing import LONGEST_DELAY_SECONDS, PATIENCE_SECONDS, Pacer
-from app.thingsboard.retry import ATTEMPTS
+from app.thingsboard.client import UPLOAD_REPEATS
+from app.thingsboard.retry import ATTEMPTS, RetryBudget
 
 WORKERS = 16
 
@@ -28,7 +29,8 @@ class Time:
         await asyncio.sleep(0)
 
     def pacer(self) -> Pacer:
-        return Pacer(WORKERS, clock=self.clock, sleep=self.sleep)
+        repeats = RetryBudget(UPLOAD_REPEATS)
+        return Pacer(WORKERS, repeats=repeats, clock=self.clock, sleep=self.sleep)
 
 
 class Bucket:

@@ -146,6 +146,33 @@ async def test_a_connection_that_ended_while_idle_is_not_used(end: str) -> None:
 
 
 @both_loops
+async def test_one_lost_idle_connection_ends_those_that_were_idle_beside_it() -> None:
+    """A firewall that forgot them says so only when something comes: a second attempt must not meet one."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.up.go.wait()
+        await peer.say(OK)
+        if peer.number <= 3:
+            await peer.request()
+            peer.reset()
+        else:
+            await peer.reader.read()
+
+    async with upstream(script) as up, aclosing(bare(up)) as transport:
+        calls = [asyncio.create_task(send(transport)) for _ in range(3)]
+        await until(lambda: len(up.heads) == 3)
+        up.go.set()
+        await asyncio.gather(*calls)
+        assert len(transport._idle) == 3
+        with pytest.raises(UpstreamReset):
+            await send(transport)
+        assert not transport._idle
+        assert (await send(transport)).status == 200
+        assert up.connections == 4
+
+
+@both_loops
 @pytest.mark.parametrize("is_reset", [False, True])
 @pytest.mark.parametrize("before", [0, 1])
 async def test_a_connection_closed_without_an_answer_is_a_reset_and_nothing_is_repeated(
