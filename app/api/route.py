@@ -95,7 +95,8 @@ def check_query(pairs: Iterable[tuple[str, str]], allowed: frozenset[str]) -> No
     for name, _ in pairs:
         if name not in allowed:
             issue = f"unknown query parameter; known are {', '.join(sorted(allowed)) or 'none'}"
-            raise _bad_query(name, issue)
+            # `?=1` has a parameter without a name; an answer that names nothing helps nobody.
+            raise _bad_query(name or "query", issue if name else f"a parameter without a name: {issue}")
         if name in seen:
             raise _bad_query(name, "given more than once")
         seen.add(name)
