@@ -13,7 +13,7 @@ import aiohttp
 
 from benchmarks.__main__ import SIGNALS, interrupt, say
 from benchmarks.chaos import monitoring, report
-from benchmarks.chaos.callers import Callers
+from benchmarks.chaos.callers import CROWDS, Callers
 from benchmarks.chaos.readers import Reader
 from benchmarks.chaos.stack import Stack
 from benchmarks.chaos.tally import Event
@@ -37,8 +37,6 @@ FULL_MINUTES = 5.0
 MOMENTS = (0.12, 0.32, 0.52, 0.76)
 AWAY_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
-#: So long after a crowd of requests was sent what they are sent to breaks.
-IN_HAND_SECONDS = 0.05
 CATCH_UP_SECONDS = 30.0
 CALL_SECONDS = 60.0
 
@@ -74,7 +72,7 @@ async def follow_all(callers: Callers, readers: list[Reader], stack: Stack, minu
 
 async def break_all(callers: Callers, stack: Stack, minutes: float) -> list[Event]:
     """Let everything fail, one after the other."""
-    away = AWAY_SECONDS * min(1.0, minutes / 2)
+    scale = min(1.0, minutes / 2)
     planned: list[tuple[str, Callable[[float], Awaitable[None]]]] = [
         (report.KILLED, stack.kill_replica),
         (report.STOPPED, stack.stop_replica),
@@ -86,10 +84,11 @@ async def break_all(callers: Callers, stack: Stack, minutes: float) -> list[Even
         await asyncio.sleep(moment * minutes * 60 - callers.now())
         began = callers.now()
         say(f"💥 {began:.0f} s: {name}")
-        callers.crowd()
-        await asyncio.sleep(IN_HAND_SECONDS)
-        await happen(away)
-        await asyncio.sleep(SETTLE_SECONDS)
+        for wait, counts in CROWDS:
+            callers.crowd(counts)
+            await asyncio.sleep(wait)
+        await happen(AWAY_SECONDS * scale)
+        await asyncio.sleep(SETTLE_SECONDS * scale)
         events.append(Event(name, began, callers.now()))
     return events
 

@@ -41,8 +41,11 @@ RATES = {
     "command": 1.5,
     "stranger": 0.1,
 }
-#: Sent at once right before something breaks, so that it has work in hand.
-CROWD = {"export": 2, "bulk": 4, "command": 4, "history": 6, "upload": 12, "latest": 12}
+#: Sent at once right before something breaks, so that it has work in hand; and how many seconds before.
+CROWDS = (
+    (0.3, {"command": 8, "export": 2}),
+    (0.05, {"bulk": 4, "history": 6, "upload": 12, "latest": 12}),
+)
 UPLOADED, BULK_DEVICES, BULK_POINTS = 3, 5, 20
 SERIAL_SECONDS = 0.5
 AGAIN_SECONDS = 0.25
@@ -101,9 +104,9 @@ class Callers:
             self._begin(operation, device)
         await asyncio.gather(*self._begun, *writers)
 
-    def crowd(self) -> None:
-        """Send a crowd of requests at once, all before anything is answered."""
-        for operation, count in CROWD.items():
+    def crowd(self, counts: Mapping[str, int]) -> None:
+        """Send so many requests of each operation at once."""
+        for operation, count in counts.items():
             for device in range(count):
                 self._begin(operation, device)
 

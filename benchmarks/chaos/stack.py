@@ -1,7 +1,6 @@
 """What runs: two replicas behind the nginx of `deploy/`, Redis, ThingsBoard; and how each of them fails."""
 
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
@@ -183,6 +182,4 @@ class Stack:
 
     def logs(self) -> str:
         """Return the last lines of the replicas, for a run that failed."""
-        with contextlib.suppress(AttributeError):
-            return "\n".join(replica.tail() for replica in self._replicas)
-        return ""
+        return "\n".join(replica.tail() for replica in self._replicas)

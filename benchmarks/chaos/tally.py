@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that was broken, from then on until it was whole again and had settled."""
+
+    name: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One request: what it was, when, and how it failed, if it did. Seconds since the load began."""
 
@@ -14,18 +23,10 @@ class Outcome:
     ended: float
     failure: str | None = None
 
-
-@dataclass(frozen=True)
-class Event:
-    """Something that was broken, from then on until it was whole again and had settled."""
-
-    name: str
-    began: float
-    ended: float
-
-    def touches(self, outcome: Outcome) -> bool:
-        """Tell whether a request was under way while this happened."""
-        return outcome.began <= self.ended and outcome.ended >= self.began
+    def meets(self, events: Sequence[Event]) -> Event | None:
+        """Return the event that happened while it was under way, the last one if there are several."""
+        met = [event for event in events if self.began <= event.ended and self.ended >= event.began]
+        return met[-1] if met else None
 
 
 @dataclass
@@ -44,13 +45,9 @@ class Tally:
         """The requests that failed."""
         return [outcome for outcome in self.outcomes if outcome.failure]
 
-    def during(self, event: Event) -> list[Outcome]:
-        """Return the requests that an event touches."""
-        return [outcome for outcome in self.outcomes if event.touches(outcome)]
-
-    def failed_outside(self, events: Sequence[Event]) -> list[Outcome]:
-        """Return the failures that no event explains."""
-        return [outcome for outcome in self.failed if not any(event.touches(outcome) for event in events)]
+    def during(self, event: Event | None, events: Sequence[Event]) -> list[Outcome]:
+        """Return the requests that met this one of the events; with None those that met none."""
+        return [outcome for outcome in self.outcomes if outcome.meets(events) is event]
 
     def kinds(self, outcomes: Iterable[Outcome]) -> dict[str, Counter[str]]:
         """Count failures by their kind, and by operation within each."""

@@ -24,6 +24,8 @@ from tb_simulator.world import World
 
 NAME = "Chaos {:02}"
 POLL_MS = 60_000
+#: How long a device takes for a command: it has been delivered and is not answered when things break.
+OBEY_SECONDS = 1.0
 
 
 def fill(world: World) -> list[str]:
@@ -46,6 +48,7 @@ async def obey(world: World, device: int, device_id: str) -> None:
         number = rpc.params["number"]
         came[number] += 1
         world.telemetry.save(device_id, [Point(DELIVERED, FIRST_MS + number * STEP_MS, came[number])])
+        await asyncio.sleep(OBEY_SECONDS)
         world.rpcs.answer(device_id, rpc.number, orjson.dumps({"number": number, "device": device}))
 
 
