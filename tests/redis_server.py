@@ -2,23 +2,16 @@
 
 import asyncio
 import contextlib
-import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from benchmarks.processes import free_port
+from tests.processes import program
 
 
 class RedisServer:
@@ -64,10 +57,7 @@ class RedisServer:
 @contextlib.asynccontextmanager
 async def running_redis() -> AsyncIterator[RedisServer]:
     """Run one; without the program the test is skipped, which the gate takes for a failure."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    server = RedisServer(program)
+    server = RedisServer(program("redis-server"))
     await server.start()
     try:
         yield server

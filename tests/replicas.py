@@ -4,23 +4,19 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
-import pytest
 
-from app.settings import Settings
+from benchmarks.processes import free_port
 from tb_simulator.server import Simulator
-from tests.redis_server import RedisServer, free_port
+from tests.processes import PATIENCE, ROOT, Process, environment, program
+from tests.redis_server import RedisServer
 
-ROOT = Path(__file__).resolve().parent.parent
 NGINX_CONF = ROOT / "deploy" / "nginx" / "gateway.conf"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
-PATIENCE = 60
 #: A machine busy with other tests may be silent longer than callers should ever wait.
 SERVE = """
 import sys
@@ -42,56 +38,6 @@ http {{
 """
 
 
-class Process:
-    """A program whose output is kept, so that it never waits for a reader."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._spoke, self._ended = asyncio.Condition(), False
-        self._reading = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls, *command: str, environment: dict[str, str] | None = None) -> "Process":
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=ROOT,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        return cls(process)
-
-    async def _read(self) -> None:
-        assert self.process.stdout
-        async for line in self.process.stdout:
-            async with self._spoke:
-                self.lines.append(line.decode(errors="replace"))
-                self._spoke.notify_all()
-        async with self._spoke:
-            self._ended = True
-            self._spoke.notify_all()
-
-    async def says(self, text: str) -> None:
-        """Wait until a line holds this text."""
-
-        def said() -> bool:
-            return any(text in line for line in self.lines)
-
-        async with asyncio.timeout(PATIENCE), self._spoke:
-            await self._spoke.wait_for(lambda: said() or self._ended)
-            assert said(), "".join(self.lines)
-
-    async def kill(self) -> None:
-        """Kill it and whatever it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-        await self._reading
-
-
 class Replica:
     """One gateway, always on the same port."""
 
@@ -108,7 +54,7 @@ class Replica:
                 with contextlib.suppress(httpx.TransportError):
                     await client.get(url)
                     return
-                assert self.process.process.returncode is None, "".join(self.process.lines)
+                assert self.process.process.returncode is None, self.process.said()
                 await asyncio.sleep(0.05)
 
     @property
@@ -132,17 +78,17 @@ class Replica:
 
 def replicas(number: int, simulator: Simulator, redis: RedisServer, **settings: str) -> list[Replica]:
     """Return gateways that are not started yet."""
-    ours = {name.upper() for name in Settings.model_fields}
-    environment = {name: value for name, value in os.environ.items() if name not in ours} | {
-        "TB_HOST": simulator.url,
-        "TB_USERNAME": "tenant@thingsboard.org",
-        "TB_PASSWORD": "tenant",
-        "REDIS_URL": redis.url,
-        "TRUSTED_PROXIES": "127.0.0.1",
-        "PYTHONUNBUFFERED": "1",
-        **settings,
-    }
-    return [Replica(environment) for _ in range(number)]
+    values = environment(
+        **{
+            "TB_HOST": simulator.url,
+            "TB_USERNAME": "tenant@thingsboard.org",
+            "TB_PASSWORD": "tenant",
+            "REDIS_URL": redis.url,
+            "TRUSTED_PROXIES": "127.0.0.1",
+            **settings,
+        }
+    )
+    return [Replica(values) for _ in range(number)]
 
 
 @contextlib.asynccontextmanager
@@ -167,10 +113,7 @@ def here(shipped: Path, replacements: dict[str, str]) -> str:
 @contextlib.asynccontextmanager
 async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterator[tuple[str, Process]]:
     """Run nginx with the shipped configuration; only addresses differ. Yields its URL and its log."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    port = free_port()
+    server, port = program("nginx", "nginx-light"), free_port()
     (folder / "gateway.conf").write_text(
         here(
             NGINX_CONF,
@@ -185,9 +128,9 @@ async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterat
     # Its processes would give up the rights to the test's folder.
     user = "user root; " if os.geteuid() == 0 else ""
     main.write_text(NGINX_MAIN.format(folder=folder, user=user))
-    nginx = await Process.start(program, "-e", "stderr", "-c", str(main))
+    nginx = await Process.start(server, "-e", "stderr", "-c", str(main))
     try:
-        await nginx.says("start worker process ")
+        await nginx.read_until("start worker process ")
         yield f"http://127.0.0.1:{port}", nginx
     finally:
         await nginx.kill()
@@ -196,9 +139,6 @@ async def balanced(first: Replica, second: Replica, folder: Path) -> AsyncIterat
 @contextlib.asynccontextmanager
 async def balanced_by_caddy(first: Replica, second: Replica, folder: Path) -> AsyncIterator[str]:
     """Run Caddy with the shipped configuration; only addresses differ. Yields its URL."""
-    program = shutil.which("caddy")
-    if program is None:
-        pytest.skip("caddy is not installed (Debian: apt-get install caddy)")
     url = f"http://127.0.0.1:{free_port()}"
     site = here(
         CADDYFILE,
@@ -208,10 +148,10 @@ async def balanced_by_caddy(first: Replica, second: Replica, folder: Path) -> As
         },
     )
     (folder / "Caddyfile").write_text(f"{{\n\tadmin off\n}}\n{site}")
-    command = (program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile")
+    command = (program("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile")
     caddy = await Process.start(*command, environment={"HOME": str(folder)})
     try:
-        await caddy.says("serving initial configuration")
+        await caddy.read_until("serving initial configuration")
         yield url
     finally:
         await caddy.kill()

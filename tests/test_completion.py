@@ -1,7 +1,6 @@
 """`python -m app completion`: what it prints, in a real shell."""
 
 import os
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.processes import ROOT, program
+
 #: What docs/deployment.md says.
 EVAL = 'eval "$(cat ./completion)"'
 #: What bash does at a press of the Tab key at the end of the words given.
@@ -30,12 +30,10 @@ def completion_for(shell: str) -> str:
 
 def in_shell(shell: str, script: str, *words: str, folder: Path) -> str:
     """Run lines in a shell without anybody's settings, in another folder, and return what they print."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed (Debian: apt-get install {shell})")
     (folder / "completion").write_text(completion_for(shell))
     quiet = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"]}[shell]
     done = subprocess.run(
-        [shell, *quiet, "-c", script, shell, *words],
+        [program(shell), *quiet, "-c", script, shell, *words],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         check=False,

@@ -14,9 +14,10 @@ from app.cli import CONFIGURATION_ERROR
 from app.http_protocol import GatewayProtocol
 from app.settings import Settings
 from app.worker import SHUTDOWN_SECONDS
+from tests.certificates import self_signed
+from tests.processes import ROOT, program
 from tests.replicas import NGINX_MAIN
 
-ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 NGINX = (DEPLOY / "nginx" / "gateway.conf").read_text("utf-8")
 CADDYFILE = (DEPLOY / "caddy" / "Caddyfile").read_text("utf-8")
@@ -29,15 +30,13 @@ MOST_EXPOSURE = 1.5
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the compose file as compose itself understands it."""
-    program = shutil.which("docker-compose")
-    if program is None:
-        pytest.skip("docker-compose is not installed (Debian: apt-get install docker-compose)")
     folder = tmp_path_factory.mktemp("project")
     (folder / "deploy").mkdir()
     shutil.copy(ROOT / "docker-compose.yml", folder)
     shutil.copy(DEPLOY / "docker-compose.yml", folder / "deploy")
     shutil.copy(ROOT / "env_sample", folder / ".env")
-    command = [program, "--file", "deploy/docker-compose.yml", "--profile", "thingsboard", "config"]
+    files = ["--file", "deploy/docker-compose.yml"]
+    command = [program("docker-compose"), *files, "--profile", "thingsboard", "config"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     content: dict[str, Any] = yaml.safe_load(result.stdout)
@@ -104,18 +103,9 @@ def test_proxies_wait_longer_than_the_gateway_may_take() -> None:
 
 def test_nginx_understands_the_lines_for_tls(tmp_path: Path) -> None:
     """Those of docs/deployment.md."""
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    openssl = shutil.which("openssl")
-    if nginx is None or openssl is None:
-        pytest.skip("nginx or openssl is not installed (Debian: apt-get install nginx-light openssl)")
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=api.example.com"),
-            *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "fullchain.pem"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    nginx = program("nginx", "nginx-light")
+    certificate, _ = self_signed(tmp_path)
+    certificate.rename(tmp_path / "fullchain.pem")
     (lines,) = re.findall(
         r"```nginx\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text("utf-8"), re.DOTALL
     )
@@ -134,10 +124,8 @@ def test_nginx_understands_the_lines_for_tls(tmp_path: Path) -> None:
 
 
 def test_caddy_understands_its_file(tmp_path: Path) -> None:
-    program = shutil.which("caddy")
-    if program is None:
-        pytest.skip("caddy is not installed (Debian: apt-get install caddy)")
-    command = [program, "adapt", "--config", DEPLOY / "caddy" / "Caddyfile", "--adapter", "caddyfile"]
+    file = ("--config", DEPLOY / "caddy" / "Caddyfile", "--adapter", "caddyfile")
+    command = [program("caddy"), "adapt", *file]
     environment = {"HOME": str(tmp_path)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -148,12 +136,10 @@ def test_caddy_understands_its_file(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def unit(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Return systemd's checker, and the unit as if the gateway was installed: its programs must exist."""
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed (Debian: apt-get install systemd)")
+    analyser = program("systemd-analyze", "systemd")
     path = tmp_path_factory.mktemp("units") / "thingsboard-gateway.service"
     path.write_text(UNIT.replace("/opt/thingsboard-gateway", str(ROOT)))
-    return program, path
+    return analyser, path
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

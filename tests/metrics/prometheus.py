@@ -1,29 +1,18 @@
 """A real Prometheus of our own, which scrapes a gateway and judges the alerts of `deploy/`."""
 
 import asyncio
-import contextlib
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
-from tests.redis_server import free_port
+from benchmarks.processes import free_port
+from tests.processes import PATIENCE, Process, program
 
 DEPLOYED = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
-PATIENCE = 30
-
-
-def program(name: str) -> str:
-    """Find a program; without it the test is skipped, which the gate takes for a failure."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian: apt-get install --no-install-recommends prometheus)")
-    return found
 
 
 class Prometheus:
@@ -46,8 +35,8 @@ class Prometheus:
         return (rule for group in groups for rule in group["rules"])
 
     async def scrapes(self) -> int:
-        """Return how many scrapes it has stored."""
-        found = await self.query('count_over_time(up{job="gateway"}[10m])')
+        """Return how many scrapes brought something; one that takes too long is an `up` of 0."""
+        found = await self.query('sum_over_time(up{job="gateway"}[10m])')
         return int(found[0]["value"][1]) if found else 0
 
     async def scrape_again(self) -> None:
@@ -72,27 +61,15 @@ async def running_prometheus(gateway_url: str, directory: Path) -> AsyncIterator
     job["static_configs"] = [{"targets": [gateway_url.removeprefix("http://")]}]
     (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
+    process = await Process.start(
         program("prometheus"),
         f"--config.file={directory / 'prometheus.yml'}",
         f"--storage.tsdb.path={directory / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
-            assert process.stderr is not None
-            while line := await process.stderr.readline():
-                if b"Server is ready" in line:
-                    break
-            assert line, "Prometheus has ended"
-        draining = asyncio.create_task(process.stderr.read())
+        await process.read_until("Server is ready")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             yield Prometheus(client)
-        draining.cancel()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await process.kill()

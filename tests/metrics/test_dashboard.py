@@ -17,8 +17,9 @@ from app.factory import create_app
 from app.settings import Settings
 from tb_simulator.server import Simulator
 from tests.conftest import API_KEY, TENANT, SettingsFactory
-from tests.metrics.prometheus import DEPLOYED, program, running_prometheus
+from tests.metrics.prometheus import DEPLOYED, running_prometheus
 from tests.metrics.scraping import Scrape, scrape
+from tests.processes import program
 from tests.redis_server import running_redis
 from tests.serving import serve
 
@@ -171,13 +172,13 @@ class TestAlerts:
     """They fire when they should, and the runbook knows each."""
 
     def test_prometheus_takes_them(self) -> None:
-        command = [program("promtool"), "check", "config", str(DEPLOYED / "prometheus.yml")]
+        command = [program("promtool", "prometheus"), "check", "config", str(DEPLOYED / "prometheus.yml")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
 
     def test_they_fire_when_they_should_and_only_then(self) -> None:
         cases = Path(__file__).with_name("alerts_test.yml")
-        command = [program("promtool"), "test", "rules", str(cases)]
+        command = [program("promtool", "prometheus"), "test", "rules", str(cases)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         tried = set(re.findall(r'alertname="(\w+)"', cases.read_text()))

@@ -11,8 +11,9 @@ import pytest
 
 from app.metrics.directory import DIRECTORY, directory_for
 from app.metrics.exposition import ENDED, fold_ended
+from benchmarks.processes import free_port
 from tests.metrics.scraping import Scrape, scrape
-from tests.redis_server import RedisServer, free_port, running_redis
+from tests.redis_server import RedisServer, running_redis
 from tests.wire.conftest import KEY, Run, run  # noqa: F401 - `run` is a fixture
 
 WORKER = """

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.redis_server import free_port
+from benchmarks.processes import free_port
 
 NOT_HERE = "PostgreSQL's server is not installed (Debian: apt-get install postgresql)"
 USER = "smart_home"

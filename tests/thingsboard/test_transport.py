@@ -1,7 +1,6 @@
 """The aiohttp adapter of the transport port, over real sockets."""
 
 import asyncio
-import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ import pytest
 from app.errors import UpstreamGarbled, UpstreamReset, UpstreamTimeout, UpstreamUnreachable
 from app.thingsboard.aiohttp_transport import AiohttpTransport
 from app.thingsboard.transport import proxy_for, tls_policy
+from tests.processes import program
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}"
@@ -133,13 +133,10 @@ async def test_silence_is_a_time_out() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of an authority that nobody knows, for `localhost`."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
-            *(program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *(program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
             *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
             *("-keyout", folder / "both.pem", "-out", folder / "ca.pem"),
         ],

@@ -5,9 +5,7 @@ Each case goes to the gateway directly and through a real nginx, which repairs s
 
 import asyncio
 import contextlib
-import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +19,7 @@ from app.factory import create_app
 from app.http_protocol import GatewayProtocol
 from app.settings import Settings
 from app.thingsboard.transport import Answer
+from tests.processes import program
 from tests.serving import serve
 
 KEY = b"the-only-key-of-this-gateway"
@@ -30,7 +29,6 @@ DEVICES = b"/api/v1/tb/devices"
 #: Each case asks for another text, so that a call to ThingsBoard tells whose it was.
 MARK = b"?text_search=MARK"
 TARGET = DEVICES + MARK
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 NGINX_CONF = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{}}
@@ -295,7 +293,7 @@ async def nginx_before(gateway: int, folder: Path) -> AsyncIterator[int]:
     conf = folder / "nginx.conf"
     conf.write_text(NGINX_CONF.format(folder=folder, port=port, gateway=gateway))
     process = subprocess.Popen(  # noqa: ASYNC220 - started at once, with our own words
-        [str(NGINX), "-p", str(folder), "-c", str(conf)], stderr=subprocess.PIPE
+        [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(conf)], stderr=subprocess.PIPE
     )
     try:
         while process.poll() is None:
@@ -330,8 +328,8 @@ async def run(folder: Path | None) -> dict[str, Outcome]:
 @pytest.fixture(scope="module", params=["direct", "nginx"])
 def side(request: pytest.FixtureRequest) -> str:
     """Where the bytes are sent to."""
-    if request.param == "nginx" and NGINX is None:
-        pytest.skip("needs nginx: apt-get install nginx-light")
+    if request.param == "nginx":
+        program("nginx", "nginx-light")
     return str(request.param)
 
 

@@ -14,10 +14,9 @@ import pytest
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tests.live.reading import Events, stream
+from tests.processes import PATIENCE, Process, until
 from tests.redis_server import RedisServer, running_redis
 from tests.replicas import (
-    PATIENCE,
-    Process,
     Replica,
     addresses,
     balanced,
@@ -97,12 +96,6 @@ async def served(stack: AsyncExitStack, simulator: Simulator, redis: RedisServer
 @pytest.fixture
 def device(simulator: Simulator) -> str:
     return device_id(simulator)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
-            await asyncio.sleep(0.01)
 
 
 class Held:

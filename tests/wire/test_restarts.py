@@ -3,21 +3,22 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import ssl
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from benchmarks.processes import free_port
 from tb_simulator.server import Simulator
+from tests.certificates import self_signed
 from tests.no_secrets import leaks_in
-from tests.wire.conftest import KEY, PATIENCE, Run, Serve, Served, free_port
+from tests.processes import PATIENCE, is_running, until
+from tests.wire.conftest import KEY, Run, Serve, Served
 
 LISTED = "/api/tenant/deviceInfos"
 CALLER = {"X-API-Key": KEY}
@@ -69,20 +70,6 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def is_running(pid: int) -> bool:
-    try:
-        # A zombie has ended; who reaps it is none of our business.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not is_true():  # noqa: ASYNC110 - another process has no event for us
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sighup_replaces_all_workers_and_loses_no_request(
     serve: Serve, redis_url: str, workers: int
@@ -106,7 +93,8 @@ async def test_sighup_replaces_all_workers_and_loses_no_request(
 
 async def test_a_request_under_way_outlives_its_worker(serve: Serve, simulator: Simulator) -> None:
     gateway = await serve()
-    simulator.faults.latency(0.5, path=LISTED, count=1)
+    # Longer than a busy machine takes to start a worker.
+    simulator.faults.latency(4, path=LISTED, count=1)
     async with httpx.AsyncClient(base_url=gateway.url, headers=CALLER) as client:
         answer = asyncio.create_task(client.get("/api/v1/tb/devices"))
         await until(lambda: bool(simulator.faults.struck["latency"]))
@@ -134,7 +122,7 @@ async def test_a_killed_worker_is_replaced(serve: Serve) -> None:
 HANGING = """
 import sys, time
 from app import cli, serve, worker
-worker.BLOCKED_SECONDS = 1.0
+worker.BLOCKED_SECONDS = 3.0
 
 class Hanging(worker.GatewayServer):
     async def on_tick(self, counter):
@@ -217,38 +205,19 @@ async def test_a_first_worker_that_does_not_start_ends_the_start(run: Run) -> No
     assert await (await run("-c", STILLBORN, PORT=free_port())).end() == 3
 
 
-def certificate(folder: Path, name: str) -> None:
-    """Make a self-signed certificate for this name, in place of the one before."""
-    if not shutil.which("openssl"):
-        pytest.skip("needs the openssl command")
-    command = (
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    )
-    files = ("-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem"))
-    subprocess.run([*command, *files, "-subj", f"/CN={name}"], check=True, capture_output=True)
-
-
 def served_certificate(port: int) -> str:
     return ssl.get_server_certificate(("127.0.0.1", port))
 
 
 async def test_sighup_takes_a_renewed_certificate(serve: Serve, tmp_path: Path) -> None:
-    certificate(tmp_path, "before")
-    files = {"SSL_CERTFILE": tmp_path / "certificate.pem", "SSL_KEYFILE": tmp_path / "key.pem"}
-    gateway = await serve(**files)
-    before = files["SSL_CERTFILE"].read_text()
+    certificate, key = self_signed(tmp_path, "before")
+    gateway = await serve(SSL_CERTFILE=certificate, SSL_KEYFILE=key)
+    before = certificate.read_text()
     assert (await asyncio.to_thread(served_certificate, gateway.port)).split() == before.split()
-    certificate(tmp_path, "after")
+    self_signed(tmp_path, "after")
     gateway.process.process.send_signal(signal.SIGHUP)
     await gateway.process.read_until("Finished server process")
-    after = files["SSL_CERTFILE"].read_text()
+    after = certificate.read_text()
     assert before != after
     assert (await asyncio.to_thread(served_certificate, gateway.port)).split() == after.split()
 

@@ -10,7 +10,8 @@ import pytest
 
 from app.worker import SHUTDOWN_SECONDS
 from tb_simulator.server import Simulator
-from tests.wire.conftest import KEY, PATIENCE, Run, Serve
+from tests.processes import until
+from tests.wire.conftest import KEY, Run, Serve
 
 
 async def test_it_says_where_it_listens_and_serves(serve: Serve) -> None:
@@ -38,12 +39,9 @@ async def test_the_connection_rules_hold_in_production(serve: Serve) -> None:
 async def test_a_signal_lets_running_requests_end(serve: Serve, simulator: Simulator, number: int) -> None:
     gateway = await serve()
     simulator.faults.latency(0.5, path="/api/tenant/deviceInfos", count=1)
-    struck = simulator.faults.struck
     async with httpx.AsyncClient(base_url=gateway.url, headers={"X-API-Key": KEY}) as client:
         answer = asyncio.create_task(client.get("/api/v1/tb/devices"))
-        async with asyncio.timeout(PATIENCE):
-            while not struck["latency"]:  # noqa: ASYNC110 - the simulator has no event for it
-                await asyncio.sleep(0)
+        await until(lambda: bool(simulator.faults.struck["latency"]))
         gateway.process.process.send_signal(number)
         assert (await answer).status_code == 200
         assert (await answer).headers["connection"] == "close"

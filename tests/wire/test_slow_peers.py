@@ -7,7 +7,6 @@ import resource
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from app import worker
 from app.connections import Connections, most_connections, raise_file_limit
 from app.http_protocol import GatewayProtocol
 from app.web_socket_protocol import GatewayWebSocket
+from tests.certificates import self_signed
 from tests.conftest import KEY_HEADER, GatewayFactory
+from tests.processes import until
 from tests.serving import serve
 
 KEY = KEY_HEADER["X-API-Key"]
@@ -90,12 +91,6 @@ def upgrade() -> bytes:
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_true():  # noqa: ASYNC110 - what is waited for happens in other people's code
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("peer", [silent, slow_head, slow_body, stalled_reader, mute_web_socket])
@@ -239,15 +234,8 @@ async def test_endless_fragments_end_the_connection(make_gateway: GatewayFactory
 async def test_a_tls_handshake_that_does_not_end_is_cut(
     make_gateway: GatewayFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost")
-    try:
-        subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
-            [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
-        )
-    except FileNotFoundError:
-        pytest.skip("needs the openssl command")
-    monkeypatch.setattr(worker, "TLS_HANDSHAKE_SECONDS", 0.3)
+    certificate, key = self_signed(tmp_path)
+    monkeypatch.setattr(worker, "TLS_HANDSHAKE_SECONDS", 2)
     async with serve(make_gateway().app, ssl_certfile=certificate, ssl_keyfile=key) as url:
         reader, writer = await connect(url)
         # The beginning of a ClientHello.

@@ -5,6 +5,7 @@ import json
 
 from tb_simulator.server import Simulator
 from tests.conftest import KEY_HEADER, GatewayFactory
+from tests.processes import until
 from tests.serving import serve
 from tests.telemetry_world import DEVICES
 
@@ -32,9 +33,7 @@ async def test_what_still_runs_at_the_end_is_told_so(
     simulator.faults.latency(FOR_EVER, path=LISTED, count=1)
     async with serve(make_gateway().app, timeout_graceful_shutdown=0) as url:
         answering = await ask(url, DEVICES)
-        async with asyncio.timeout(10):
-            while not simulator.faults.struck["latency"]:  # noqa: ASYNC110 - the simulator has no event for it
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(simulator.faults.struck["latency"]))
     head, _, body = (await answering).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in head.lower()
