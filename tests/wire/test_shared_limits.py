@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from tb_simulator.server import Simulator
+from tests.processes import PATIENCE
 from tests.redis_server import RedisServer, running_redis
-from tests.replicas import PATIENCE, replicas, running
+from tests.replicas import replicas, running
 
 KEY = "a-key-for-the-shared-limits-0001"
 WHOAMI = "/api/v1/tb/whoami"
