@@ -64,8 +64,8 @@ def answers(usual: str, **by_column: str) -> dict[str, frozenset[str]]:
 NOTHING = "Nothing but time."
 ALL_GOOD = answers("ok")
 #: What breaks after the head of an answer: ThingsBoard's word on a stored point has no more than a head. The
-#: next one may meet the connection while it ends.
-BROKEN_BODY = answers("502", upload="ok", upload_now="ok 503", bulk="ok", command="502 503")
+#: next one may meet the connection while it ends; what may be repeated is, as far as the purse goes.
+BROKEN_BODY = answers("502", upload="ok 503", upload_now="ok 503", bulk="ok 207", command="502 503")
 SILENT = answers("504 503", long_export="ok cut", bulk="504 503 207")
 
 LINE = [

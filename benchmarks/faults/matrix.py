@@ -84,7 +84,8 @@ async def open_row(fault: Fault, folder: Path, columns: Sequence[str]) -> AsyncI
             row.redis = await stack.enter_async_context(Redis.running())
             redis_url = row.redis.url
         for column in columns:
-            site = open_site(folder, host=host, redis_url=redis_url)
+            has_long_history = column == "long_export"
+            site = open_site(folder, host=host, redis_url=redis_url, has_long_history=has_long_history)
             row.sites[column] = await stack.enter_async_context(site)
         yield row
 

@@ -13,6 +13,7 @@ from benchmarks.processes import ROOT
 
 RESULTS = ROOT / "benchmarks" / "faults.json"
 PAGE = ROOT / "docs" / "reliability.md"
+PATIENTLY = " Others used the machine: bounds of time were {:g} times those above."
 BEGIN, END = "<!-- scripts/fault_matrix writes from here -->", "<!-- to here -->"
 
 
@@ -42,11 +43,13 @@ def listed(problems: Iterable[str]) -> str:
     return f" ({text})" if text else ""
 
 
-def write(results: Sequence[RowResult], seconds: float) -> None:
+def write(results: Sequence[RowResult], seconds: float, patience: float) -> None:
     """Write both."""
     cells = [cell.as_json() for result in results for cell in result.cells.values()]
     RESULTS.write_bytes(orjson.dumps(cells, option=orjson.OPT_INDENT_2) + b"\n")
-    PAGE.write_text(replaced(PAGE.read_text("utf-8"), "\n".join(content(results, seconds))), "utf-8")
+    PAGE.write_text(
+        replaced(PAGE.read_text("utf-8"), "\n".join(content(results, seconds, patience))), "utf-8"
+    )
 
 
 def replaced(page: str, text: str) -> str:
@@ -56,7 +59,7 @@ def replaced(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def content(results: Sequence[RowResult], seconds: float) -> Iterator[str]:
+def content(results: Sequence[RowResult], seconds: float, patience: float) -> Iterator[str]:
     """Yield the lines between the markers."""
     cells = [cell for result in results for cell in result.cells.values()]
     good, lost = sum(cell.holds for cell in cells), sum(cell.lost for cell in cells)
@@ -64,7 +67,7 @@ def content(results: Sequence[RowResult], seconds: float) -> Iterator[str]:
         f"{good} of {len(cells)} cells were as specified, in {seconds:.0f} s on {os.cpu_count()} cores. "
         f"{sum(cell.acknowledged for cell in cells):,} points were acknowledged and {lost} of them lost. "
         f"`TB_TIMEOUT_SECONDS` was {TIMEOUT_SECONDS:g} and `TB_QUEUE_SECONDS` {QUEUE_SECONDS:g}: they limit "
-        "the waits."
+        f"the waits.{PATIENTLY.format(patience) if patience != 1 else ''}"
     )
     by_name = {result.fault.name: result for result in results}
     for title, group in GROUPS.items():

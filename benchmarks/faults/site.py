@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,10 @@ USER, PASSWORD = "tenant@thingsboard.org", "tenant"
 BULK_DEVICES = 8
 #: When the histories begin, in ms; a point a second.
 FIRST_MS, STEP_MS = 1_700_000_000_000, 1_000
-#: An export of some pages, and one that socket buffers do not hold.
+#: An export of some pages, and one of six megabytes, where the kernel's buffers hold four at most.
 EXPORTED, LONG_EXPORTED = 25_000, 250_000
+#: Nothing here speaks TLS, and the usual context takes 50 ms to read the certificates.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 RECEIVE_BUFFER = 1 << 16
 #: Longer than the caller keeps idle connections, for nothing here is to break on the caller's side.
 IDLE_SECONDS = 60
@@ -78,10 +81,13 @@ def keys_document() -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_site(folder: Path, *, host: str = HOST, redis_url: str | None = None) -> AsyncIterator[Site]:
+async def open_site(
+    folder: Path, *, host: str = HOST, redis_url: str | None = None, has_long_history: bool = False
+) -> AsyncIterator[Site]:
     """Serve a gateway with a world of its own.
 
     Args:
+        has_long_history: whether there is one that no buffers hold.
         host: the name under which the gateway knows ThingsBoard.
     """
     clock = Clock()
@@ -89,7 +95,7 @@ async def open_site(folder: Path, *, host: str = HOST, redis_url: str | None = N
         simulator = await stack.enter_async_context(
             Simulator(WorldSettings(active_lag_seconds=0.0, now_ms=clock))
         )
-        devices = fill(simulator)
+        devices = fill(simulator, {"long": LONG_EXPORTED} if has_long_history else {})
         proxy = await stack.enter_async_context(TcpProxy(simulator.port))
         keys_file = folder / f"keys-{proxy.port}.toml"
         keys_file.write_text(keys_document(), "utf-8")
@@ -116,7 +122,7 @@ async def open_site(folder: Path, *, host: str = HOST, redis_url: str | None = N
                 timeout=90,
                 # What an export has sent is not to lie in buffers.
                 transport=httpx.AsyncHTTPTransport(
-                    socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)]
+                    verify=NO_TLS, socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)]
                 ),
             )
         )
@@ -124,13 +130,16 @@ async def open_site(folder: Path, *, host: str = HOST, redis_url: str | None = N
         yield Site(simulator, proxy, clock, app, client, devices, keys_file)
 
 
-def fill(simulator: Simulator) -> list[str]:
-    """Make the devices and their histories; return the ids."""
+def fill(simulator: Simulator, more: dict[str, int]) -> list[str]:
+    """Make the devices and their histories; return the ids.
+
+    Args:
+        more: points of further keys.
+    """
     world = simulator.world
     tenant = next(world.every("TENANT")).id
     devices = [make_device(world, tenant, f"Matrix {number}").id for number in range(BULK_DEVICES)]
-    for key, count in (("exported", EXPORTED), ("long", LONG_EXPORTED)):
-        # Six megabytes of CSV: the kernel's buffers hold four at most.
+    for key, count in ({"exported": EXPORTED} | more).items():
         times = range(FIRST_MS, FIRST_MS + count * STEP_MS, STEP_MS)
         world.telemetry.load(devices[0], key, times, range(count))
     world.telemetry.save(devices[0], [Point("reading", FIRST_MS, 21.5)])
@@ -153,7 +162,7 @@ async def obeying_device(simulator: Simulator, device: str) -> AsyncIterator[Non
             await asyncio.sleep(0.05)
 
     base = f"{simulator.url}/api/v1/{token}"
-    async with httpx.AsyncClient(base_url=base, timeout=None, trust_env=False) as client:  # noqa: S113 - long polls
+    async with httpx.AsyncClient(base_url=base, verify=NO_TLS, timeout=None, trust_env=False) as client:  # noqa: S113 - long polls
         obeying = asyncio.create_task(obey(client))
         try:
             yield
