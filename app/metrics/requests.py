@@ -13,7 +13,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 OTHER, UNMATCHED, NONE = "other", "unmatched", "none"
 #: Key ids that are counted by themselves; further ones are one.
 MOST_KEYS = 1_000
-BAD_REQUEST, RATE_LIMITED, CLIENT_LEFT, SERVER_FAULT = 400, 429, 499, 500
+BAD_REQUEST, RATE_LIMITED, SERVER_FAULT = 400, 429, 500
+#: nginx's number for a caller who left before the answer; no caller ever sees it.
+CLIENT_LEFT = 499
 
 
 class RequestMetrics:

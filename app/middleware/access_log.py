@@ -6,12 +6,10 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.context import RequestContext, context_of
-from app.metrics.requests import RequestMetrics
+from app.metrics.requests import CLIENT_LEFT, RequestMetrics
 
 log = structlog.get_logger("access")
 
-#: nginx's number for a caller who left before the answer; no caller ever sees it.
-CLIENT_LEFT = 499
 #: A WebSocket that was accepted, and one that was refused without an answer of its own.
 SWITCHED, REFUSED = 101, 403
 #: The first digit of statuses that refuse.
