@@ -89,3 +89,29 @@ def curves(title: str, lines: Mapping[str, Mapping[float, float]], *, unit: str)
             f'<text x="{edge + 15:.0f}" y="{key}">{escape(name)}</text>',
         ]
     return document(bottom + 34, parts, title=f"{title} ({unit})")
+
+
+def over_time(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, unit: str) -> str:
+    """Draw values by the minute; each line has a scale of its own from 0 on, named with its largest value."""
+    last = max(at for line in lines.values() for at, _ in line) or 1.0
+    right, bottom = WIDTH - LEFT / 2, TOP + PLOT_HEIGHT
+    parts = [f'<path d="M{MARGIN} {bottom}H{right:.0f}" stroke="{LINE}"/>']
+    parts += [
+        f'<text x="{MARGIN + (right - MARGIN) * part / 5:.0f}" y="{bottom + 20}" text-anchor="middle">'
+        f"{last * part / 5:.1f}</text>"
+        for part in range(6)
+    ]
+    for number, (name, line) in enumerate(lines.items()):
+        colour, most = COLOURS[number % len(COLOURS)], max(*(value for _, value in line), 1.0) * 1.1
+        points = " ".join(
+            f"{MARGIN + (right - MARGIN) * at / last:.1f},{bottom - PLOT_HEIGHT * value / most:.1f}"
+            for at, value in line
+        )
+        key = TOP + 16 + number * 40
+        parts += [
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>',
+            f'<rect x="{right + 10:.0f}" y="{key - 10}" width="10" height="10" fill="{colour}"/>',
+            f'<text x="{right + 24:.0f}" y="{key}">{escape(name)}</text>',
+            f'<text x="{right + 24:.0f}" y="{key + 17}">up to {most / 1.1:,.0f}</text>',
+        ]
+    return document(bottom + 34, parts, title=f"{title} ({unit})")

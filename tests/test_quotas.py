@@ -61,6 +61,19 @@ def test_the_tightest_window_is_the_one_of_which_least_is_left(used: tuple[int, 
     assert quota.windows[place].seconds == seconds
 
 
+@pytest.mark.parametrize(("left", "seconds"), [((0.9, 0.5), 1), ((0.5, 0.5), 1), ((0.5, 0.9), 60)])
+def test_of_two_windows_alike_the_one_that_ends_later_is_the_tightest(
+    left: tuple[float, ...], seconds: int
+) -> None:
+    quota = parse_quota("key", "5/second;8/minute")
+    assert quota.windows[tightest(quota, Standing(1, (4, 7), left, 0.0))].seconds == seconds
+
+
+def test_every_window_is_an_item_of_the_header() -> None:
+    quota = parse_quota("key", "5/second;8/minute")
+    assert items(quota, Standing(1, (2, 3), (0.4, 30.0), 0.0)) == b'"1s";r=3;t=1, "60s";r=5;t=30'
+
+
 def test_a_refused_caller_waits_for_all_windows_that_refuse() -> None:
     quota = parse_quota("key", "5/second;8/minute")
     refused = Standing(0, (5, 8), (0.4, 30.0), 0.0)
