@@ -11,7 +11,6 @@ from tb_simulator.routing import Call
 from tb_simulator.world import Entity
 
 LONGEST_TEXT = 255
-_MAKER_FIELDS = frozenset({"id", "createdTime", "tenantId", "version", "name", "type"})
 _PROFILE_FIELDS = {"DEVICE": "deviceProfileId", "ASSET": "assetProfileId"}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.chaos.stack import NGINX_CONF, NGINX_MAIN
 from benchmarks.processes import free_port
 from tb_simulator.server import Simulator
 from tests.processes import PATIENCE, ROOT, Process, environment, program
 from tests.redis_server import RedisServer
 
-NGINX_CONF = ROOT / "deploy" / "nginx" / "gateway.conf"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 #: A machine busy with other tests may be silent longer than callers should ever wait.
 SERVE = """
@@ -25,16 +25,6 @@ from app.cli import main
 redis_counters.SILENCE_SECONDS = 10.0
 redis_counters.RETRY_SECONDS = 0.1
 sys.exit(main(["serve"]))
-"""
-NGINX_MAIN = """
-{user}daemon off; pid {folder}/nginx.pid; error_log stderr notice; worker_processes 2;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  include {folder}/gateway.conf;
-}}
 """
 
 

@@ -14,9 +14,9 @@ from app.cli import CONFIGURATION_ERROR
 from app.http_protocol import GatewayProtocol
 from app.settings import Settings
 from app.worker import SHUTDOWN_SECONDS
+from benchmarks.chaos.stack import NGINX_MAIN
 from tests.certificates import self_signed
 from tests.processes import ROOT, program
-from tests.replicas import NGINX_MAIN
 
 DEPLOY = ROOT / "deploy"
 NGINX = (DEPLOY / "nginx" / "gateway.conf").read_text("utf-8")
