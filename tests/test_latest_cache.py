@@ -52,7 +52,7 @@ def keeping(make_gateway: GatewayFactory, clock: Clock) -> httpx.AsyncClient:
 
 
 def cache_of(gateway: httpx.AsyncClient) -> LatestCache:
-    cache: LatestCache = gateway.app.state.upstreams["default"].client.telemetry._latest  # type: ignore[attr-defined]
+    cache: LatestCache = gateway.app.state.upstreams["default"].client.telemetry.latest_cache  # type: ignore[attr-defined]
     return cache
 
 
