@@ -238,7 +238,8 @@ async def test_the_demo_serves_a_real_thingsboard(
     script = await start(str(tree / "scripts" / "demo"), **variables)
     await script.read_until("Ctrl-C ends it.")
     assert f"for {simulator.url}" in script.said
-    assert len(children_of(script.process.pid)) == 1
+    # The gateway and its worker, no simulator.
+    assert len(children_of(script.process.pid)) == 2
     assert (await paste(script.curl_lines()[0]))[0] == "200"
     assert (await paste(script.curl_lines()[1]))[0] == "200"
     script.process.terminate()
