@@ -1,12 +1,14 @@
 """One worker: uvicorn's server with the rules of this gateway for its start, its end and its being alive."""
 
 import asyncio
+import contextlib
 import faulthandler
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -56,19 +58,13 @@ class GatewayServer(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         config = self.config
-
-        def accept() -> asyncio.Protocol:
-            return config.http_protocol_class(config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]  # any of uvicorn's
-
+        self._tls: dict[str, Any] = {
+            "ssl": config.ssl,
+            "ssl_handshake_timeout": TLS_HANDSHAKE_SECONDS if config.ssl else None,
+            "ssl_shutdown_timeout": TLS_GOODBYE_SECONDS if config.ssl else None,
+        }
         self.servers = [
-            await self._loop.create_server(
-                accept,
-                sock=each,
-                ssl=config.ssl,
-                backlog=config.backlog,
-                ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if config.ssl else None,
-                ssl_shutdown_timeout=TLS_GOODBYE_SECONDS if config.ssl else None,
-            )
+            await self._loop.create_server(self._accept, sock=each, backlog=config.backlog, **self._tls)
             for each in sockets or []
         ]
         if self._lifeline is not None:
@@ -104,12 +100,51 @@ class GatewayServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let streams say goodbye and connections end, then the application."""
         draining_of(self.lifespan.state).begin()
+        await self._stop_listening(sockets or [])
         await super().shutdown(sockets)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Close the listening sockets; serve whoever has connected already.
+
+        The system resets connections that nobody has accepted when the last copy of a socket is closed, and a
+        proxy in front must not send a write again of which it has sent a byte.
+        """
+        copies = [each.dup() for each in sockets]
+        for server in self.servers:
+            server.close()
+        # uvloop lets go of its sockets in its next turn.
+        await asyncio.sleep(0)
+        for each in sockets:
+            each.close()
+        waiting = [connection for copy in copies for connection in _take_waiting(copy)]
+        serving = [
+            self._loop.connect_accepted_socket(self._accept, connection, **self._tls)
+            for connection in waiting
+        ]
+        # Not awaited: a TLS handshake may take as long as its peer likes.
+        self._last_accepted = asyncio.gather(*serving, return_exceptions=True)
+
+    def _accept(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # any of uvicorn's
+            self.config, self.server_state, self.lifespan.state
+        )
 
     def _stop_orphaned(self) -> None:
         """Stop: nobody would replace or end this process any more."""
         self._loop.remove_reader(self._lifeline or 0)
         self.should_exit = True
+
+
+def _take_waiting(listener: socket.socket) -> list[socket.socket]:
+    """Accept all who wait at a socket, and close it."""
+    waiting = []
+    with listener, contextlib.suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            waiting.append(connection)
+    return waiting
 
 
 def watch_for_standstill() -> None:

@@ -36,6 +36,7 @@ FULL_MINUTES = 5.0
 #: When what happens, as a share of the load; never before the one before is over.
 MOMENTS = (0.12, 0.32, 0.52, 0.76)
 AWAY_SECONDS = 10.0
+#: nginx leaves a replica that has failed alone for as long (`fail_timeout`): until then there is only one.
 SETTLE_SECONDS = 5.0
 CATCH_UP_SECONDS = 30.0
 CALL_SECONDS = 60.0
@@ -88,7 +89,7 @@ async def break_all(callers: Callers, stack: Stack, minutes: float) -> list[Even
             callers.crowd(counts)
             await asyncio.sleep(wait)
         await happen(AWAY_SECONDS * scale)
-        await asyncio.sleep(SETTLE_SECONDS * scale)
+        await asyncio.sleep(SETTLE_SECONDS)
         events.append(Event(name, began, callers.now()))
     return events
 
