@@ -101,6 +101,8 @@ LINE = [
         "504, then 503 at once while ThingsBoard is left alone: come back after `Retry-After`. What was sent "
         "may have been carried out.",
         "The alert on an open breaker tells; look at ThingsBoard and what stands before it.",
+        # Time-outs enough for the breaker to open.
+        seconds=8.0,
     ),
     Fault(
         "blackhole",
@@ -109,6 +111,8 @@ LINE = [
         SILENT,
         "As above.",
         "As above: a firewall or a route that drops packets looks like this.",
+        # Time-outs enough for the breaker to open.
+        seconds=8.0,
     ),
     Fault(
         "forgotten_silently",
@@ -311,6 +315,8 @@ AROUND = [
         "As above.",
         surroundings="names",
         end=steps.restore_names,
+        # Time-outs enough for the breaker to open.
+        seconds=8.0,
     ),
     Fault(
         "redis_killed",
