@@ -6,6 +6,7 @@ Exceptions are logged by class and place only: their text may hold what ThingsBo
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, Literal
 
 import orjson
@@ -37,8 +38,10 @@ class _StandardOutput:
     """Writes to whatever standard output is at the time of writing."""
 
     def msg(self, message: str) -> None:
-        sys.stdout.write(message + "\n")
-        sys.stdout.flush()
+        # A full disk, or a reader that has gone: callers get their answers all the same.
+        with suppress(OSError):
+            sys.stdout.write(message + "\n")
+            sys.stdout.flush()
 
     debug = info = warning = error = exception = critical = msg
 
