@@ -104,7 +104,7 @@ async def test_an_unknown_scope_is_refused(gateway: httpx.AsyncClient) -> None:
         (b'[{"a":1}]', "attributes", "must be a JSON object"),
         (b"5", "attributes", "must be a JSON object"),
         (b'{"a":null}', "a", "must not be null"),
-        (b'{"":1}', "", "the key is empty"),
+        (b'{"":1}', "attributes", "the key is empty"),
         (b'{"a,b":1}', "a,b", "comma"),
         (b'{"a":"\\u0000"}', "a", "NUL"),
         (b"{oops", "body", "not valid JSON"),

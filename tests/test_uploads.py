@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "null in a point": (b'{"a":[{"ts":1760000000000,"value":null}]}', "a[0].value", "must not be null"),
     "null in values": (b'[{"ts":1760000000000,"values":{"a":null}}]', "[0].values.a", "must not be null"),
     "empty array": (b'{"a":[]}', "a", "must not be an empty list"),
-    "empty key": (b'{"":1}', "", "the key is empty"),
+    "empty key": (b'{"":1}', "telemetry_data", "the key is empty"),
     "long key": (b'{"' + b"k" * 256 + b'":1}', "k" * 120, "longer than 255"),
     "long key in UTF-16": (
         ('{"' + "\U0001f600" * 128 + '":1}').encode(),

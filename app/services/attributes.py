@@ -22,6 +22,8 @@ from app.thingsboard.attributes import SCOPES, AttributeScope
 from app.thingsboard.client import ThingsBoardClient
 
 Attributes = dict[str, dict[str, Any]]
+#: What errors call a whole body of attributes.
+ATTRIBUTES = "attributes"
 
 
 async def read(
@@ -69,7 +71,7 @@ async def write(
 
 def _read_body(body: bytes) -> tuple[bytes, Written]:
     if not body or body.isspace():
-        raise empty_upload("attributes")
+        raise empty_upload(ATTRIBUTES)
     document = Document(body)
     try:
         return _read(document.value, is_exact=False)
@@ -79,9 +81,9 @@ def _read_body(body: bytes) -> tuple[bytes, Written]:
 
 def _read(attributes: Any, *, is_exact: bool) -> tuple[bytes, Written]:
     if attributes is None or attributes in ({}, []):
-        raise empty_upload("attributes")
+        raise empty_upload(ATTRIBUTES)
     if not isinstance(attributes, dict):
-        raise refused("attributes", "must be a JSON object of values by key")
+        raise refused(ATTRIBUTES, "must be a JSON object of values by key")
     warnings = Warnings()
     take = Assay(warnings, is_exact=is_exact).take
     taken: dict[str, Any] = {}
@@ -93,7 +95,7 @@ def _read(attributes: Any, *, is_exact: bool) -> tuple[bytes, Written]:
         except UnstorableError as error:
             fault = str(error)
         if fault is not None:
-            faults.append({"field": key[:LONGEST_FIELD], "issue": fault})
+            faults.append({"field": key[:LONGEST_FIELD] or ATTRIBUTES, "issue": fault})
     if faults:
         raise _refusal(faults)
     return orjson.dumps(taken), Written(list(taken), warnings.listed())

@@ -18,6 +18,8 @@ from app.services.values import Assay, InexactError, UnstorableError, Warnings, 
 from app.thingsboard.client import ThingsBoardClient
 from app.times import LATEST, SECONDS_TO, parse_time
 
+#: What errors call a whole upload.
+UPLOAD = "telemetry_data"
 MOST_FAULTS = 20
 LONGEST_FIELD = 120
 #: Bodies from this size on are read in a thread, so that other callers are served meanwhile.
@@ -86,7 +88,7 @@ class FormReader:
             for number, element in enumerate(upload):
                 self._element(element, f"[{number}]", f"[{number}].")
         else:
-            self._element(upload, "telemetry_data", "")
+            self._element(upload, UPLOAD, "")
         if self._faults:
             raise self._refusal()
         points = self.points
@@ -188,7 +190,8 @@ class FormReader:
             return None
 
     def _fault(self, place: str, issue: str) -> None:
-        self._faults.append({"field": place[:LONGEST_FIELD], "issue": issue})
+        # An empty key names no field.
+        self._faults.append({"field": place[:LONGEST_FIELD] or UPLOAD, "issue": issue})
         if len(self._faults) == MOST_FAULTS:
             raise self._refusal()
 
@@ -235,7 +238,7 @@ def refused(field: str, issue: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {issue}", details={"field": field, "issue": issue})
 
 
-def empty_upload(field: str = "telemetry_data") -> InvalidRequest:
+def empty_upload(field: str = UPLOAD) -> InvalidRequest:
     """Refuse a body with nothing in it."""
     return refused(field, "empty request body")
 
