@@ -45,7 +45,8 @@ def _compare(bench: Bench, line: str, stub: tuple[str, ...]) -> Result:
     _calm(gateway, bench, seconds=0.3)
     alone, flooded = [], []
     if "--limit" in stub:
-        load.run(replace(_specification(gateway, "loud", FINDING_SECONDS), connections=FLOODING))
+        finding = replace(_specification(gateway, "loud", FINDING_SECONDS), connections=FLOODING)
+        load.run(finding, may_be_refused=True)
     for _ in range(bench.extent.fairness_rounds):
         alone.append(_calm(gateway, bench))
         flooded.append(_while_flooding(gateway, bench, "loud"))
@@ -82,18 +83,21 @@ def _start(bench: Bench, stub: tuple[str, ...]) -> Child:
     )
 
 
-def _calm(gateway: Child, bench: Bench, *, seconds: float | None = None) -> list[float]:
+def _calm(
+    gateway: Child, bench: Bench, *, seconds: float | None = None, may_be_refused: bool = False
+) -> list[float]:
     specification = _specification(gateway, "calm", seconds or bench.extent.fairness_seconds)
-    return load.run(replace(specification, rate=RATE)).latencies
+    return load.run(replace(specification, rate=RATE), may_be_refused=may_be_refused).latencies
 
 
 def _while_flooding(gateway: Child, bench: Bench, key: str) -> list[float]:
+    """Measure while a key floods; who floods may be refused where the queue stands, nobody else."""
     seconds = bench.extent.fairness_seconds + 2 * SETTLING_SECONDS
     flood = replace(_specification(gateway, key, seconds), connections=FLOODING)
     with ThreadPoolExecutor(1) as other:
-        flooding = other.submit(load.run, flood)
-        _calm(gateway, bench, seconds=SETTLING_SECONDS)
-        latencies = _calm(gateway, bench)
+        flooding = other.submit(load.run, flood, may_be_refused=True)
+        _calm(gateway, bench, seconds=SETTLING_SECONDS, may_be_refused=key == "calm")
+        latencies = _calm(gateway, bench, may_be_refused=key == "calm")
         flooding.result()
     return latencies
 
