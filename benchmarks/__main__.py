@@ -13,7 +13,7 @@ from typing import NoReturn
 from benchmarks import bulk, economy, export, fairness, list_call, live, report, starting
 from benchmarks.bench import FULL, QUICK, Bench
 from benchmarks.figures import Result
-from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds
+from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds, say
 
 #: SIGINT too: a shell starts background jobs with it ignored.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -79,12 +79,6 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

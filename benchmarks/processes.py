@@ -24,6 +24,12 @@ MIB = 1 << 20
 TAIL_LINES = 15
 
 
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class BenchmarkFailed(Exception):
     """Something could not be measured, for this reason."""
 

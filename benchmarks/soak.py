@@ -26,6 +26,7 @@ from benchmarks.processes import (
     Child,
     Children,
     free_port,
+    say,
     tree_of,
     wait_until_ready,
 )
@@ -235,12 +236,6 @@ def main() -> int:
         PLOT.write_text(svg.over_time("Mixed traffic", lines, unit="by the minute"), "utf-8")
     say(f"❌ {'; '.join(faults)}" if faults else "✅ flat")
     return 1 if faults else 0
-
-
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

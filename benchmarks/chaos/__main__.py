@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from benchmarks.__main__ import SIGNALS, interrupt, say
+from benchmarks.__main__ import SIGNALS, interrupt
 from benchmarks.chaos import monitoring, report
 from benchmarks.chaos.callers import CROWDS, Callers
 from benchmarks.chaos.readers import Reader
@@ -28,7 +28,7 @@ from benchmarks.chaos.truth import (
     STREAMED,
     Reading,
 )
-from benchmarks.processes import HOST, BenchmarkFailed, Child, Children
+from benchmarks.processes import HOST, BenchmarkFailed, Child, Children, say
 
 READERS = 6
 #: The report is of a run of this length.

@@ -16,7 +16,7 @@ from app.settings import Settings
 from benchmarks.faults import page
 from benchmarks.faults.catalogue import COLUMNS, FAULTS
 from benchmarks.faults.matrix import RowResult, log_leaks, run_row
-from benchmarks.processes import BenchmarkFailed
+from benchmarks.processes import BenchmarkFailed, say
 
 #: Those that tell most: under two minutes.
 QUICK = (
@@ -82,12 +82,6 @@ def try_fault(name: str, folder: Path, patience: float) -> RowResult | None:
     for problem in result.problems:
         say(f"   ❌ {problem}")
     return result
-
-
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
