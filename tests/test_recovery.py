@@ -125,6 +125,28 @@ async def test_a_restart_under_calls_costs_only_what_was_under_way(
     assert [answer.status_code for answer in await asyncio.gather(*cut)] == [200] * 5
 
 
+async def test_a_login_that_hangs_holds_only_those_who_need_one_and_not_for_long(
+    gateway: httpx.AsyncClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.thingsboard.tokens.LOGIN_WAIT_SECONDS", 0.5)
+    simulator.faults.latency(60, path="/api/auth/")
+    hasty = asyncio.create_task(gateway.get(DEVICES, headers={"X-Request-Timeout": "0.2"}))
+    patient = await asyncio.gather(*(gateway.get(f"{DEVICES}?page={page}") for page in range(20)))
+    for answer in patient:
+        assert (answer.status_code, answer.json()["error_code"]) == (503, "UPSTREAM_UNAVAILABLE")
+        assert int(answer.headers["retry-after"]) <= OPEN_SECONDS
+    assert (await hasty).status_code == 504
+    assert not simulator.calls[LISTED]
+    simulator.faults.clear()
+    while (answer := await gateway.get(DEVICES)).status_code != 200:
+        assert answer.status_code == 503
+        await asyncio.sleep(0.01)
+    # Whoever has a token asks with it.
+    simulator.faults.latency(60, path="/api/auth/")
+    assert (await gateway.get(DEVICES)).status_code == 200
+    assert simulator.calls["POST /api/auth/login"] <= 3
+
+
 @pytest.mark.timeout(60)
 async def test_a_thingsboard_that_hung_is_found_to_be_back_within_the_pause(
     make_gateway: GatewayFactory, simulator: Simulator

@@ -19,15 +19,19 @@ class Breaker:
 
     A probe that hangs does not hold up the next one: it may go out on a connection that nobody answers any
     more while ThingsBoard is back. Any answer closes it.
+
+    Args:
+        threshold: consecutive time-outs that open it.
     """
 
     def __init__(
         self,
         *,
+        threshold: int = THRESHOLD,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._clock, self._chance = clock, chance
+        self._threshold, self._clock, self._chance = threshold, clock, chance
         self._timeouts = 0
         self._probe_at = 0.0
         #: How often it has opened; a probe that fails does not count.
@@ -36,7 +40,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Tell whether ThingsBoard is left alone but for probes."""
-        return self._timeouts >= THRESHOLD
+        return self._timeouts >= self._threshold
 
     def before(self) -> int:
         """Let a call through and return when it began, for `timed_out`.
@@ -65,7 +69,7 @@ class Breaker:
         if self.is_open or began != self.openings:
             return
         self._timeouts += 1
-        if self._timeouts == THRESHOLD:
+        if self._timeouts == self._threshold:
             self.openings += 1
             self._pause(self._clock())
 

@@ -6,14 +6,15 @@ import binascii
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
 import structlog
 from pydantic import SecretStr
 
-from app.errors import GatewayError, LoginRefused, UpstreamGarbled
+from app.errors import BreakerOpen, GatewayError, LoginRefused, UpstreamGarbled
+from app.thingsboard.breaker import OPEN_SECONDS, Breaker
 from app.thingsboard.errors import error_for
 from app.thingsboard.transport import Answer, Transport
 
@@ -23,6 +24,11 @@ log = structlog.get_logger("thingsboard")
 REFRESH_AHEAD_SECONDS = 60.0
 #: After a refused login ThingsBoard is left alone this long: it locks accounts after repeated failures.
 REFUSED_PAUSE_SECONDS = 5.0
+#: A refresh ahead of the end that failed is tried again after this long.
+AHEAD_PAUSE_SECONDS = 5.0
+#: A login takes ThingsBoard 0.3 s (auth.json). Who needs one waits for it this long; it goes on beyond that,
+#: because a ThingsBoard that is slower would never be logged in to.
+LOGIN_WAIT_SECONDS = 5.0
 LOGIN_TIMEOUT_SECONDS = 15.0
 UNAUTHORISED = 401
 #: Scopes of a token that cannot do our work, and what its owner should do.
@@ -78,7 +84,8 @@ class PasswordLogin:
     """Logs in once for everybody, refreshes ahead of the end, and logs in anew when a refresh is refused.
 
     Times come from the token itself (`exp - iat`) and run on the monotonic clock, so neither the
-    gateway's nor ThingsBoard's wall clock has to be right.
+    gateway's nor ThingsBoard's wall clock has to be right. While a login hangs, nobody waits for it who has
+    a token, and those who have none are refused at once but for one every two seconds, who tries anew.
     """
 
     def __init__(
@@ -94,6 +101,9 @@ class PasswordLogin:
         self._log = log.bind(upstream=upstream)
         self._tokens: Tokens | None = None
         self._running: asyncio.Task[Tokens] | None = None
+        #: When the wait for what runs is over, by the event loop's clock.
+        self._wait_ends_at = 0.0
+        self._breaker = Breaker(threshold=1, clock=clock)
         self._refused_until = self._useless_until = 0.0
 
     async def header(self) -> str:
@@ -102,7 +112,8 @@ class PasswordLogin:
         if tokens is None or now >= tokens.expires_at:
             tokens = await self._single_flight()
         elif now >= tokens.refresh_at and self._running is None:
-            self._start().add_done_callback(_swallow)
+            self._tokens = replace(tokens, refresh_at=now + AHEAD_PAUSE_SECONDS)
+            self._start()
         return f"Bearer {tokens.access}"
 
     async def renew(self, refused: str) -> bool:
@@ -111,6 +122,8 @@ class PasswordLogin:
         if tokens is not None and refused == f"Bearer {tokens.access}":
             if self._clock() < self._useless_until:
                 return False
+            # Others are not to send it either: they wait for the new one.
+            self._tokens = replace(tokens, expires_at=0.0)
             await self._single_flight()
         return True
 
@@ -119,24 +132,50 @@ class PasswordLogin:
         self._useless_until = self._clock() + REFUSED_PAUSE_SECONDS
 
     async def _single_flight(self) -> Tokens:
-        # Shielded: the first caller may leave, the others still wait for these tokens.
-        return await asyncio.shield(self._running or self._start())
+        """Return the tokens of the login under way, or of a new one.
+
+        Raises:
+            BreakerOpen: it hangs, as the one before did; nothing was sent for this caller.
+        """
+        running, now = self._running, asyncio.get_running_loop().time()
+        if running is None or now >= self._wait_ends_at or self._breaker.is_open:
+            self._breaker.before()
+            running = self._start()
+        began = self._breaker.openings
+        try:
+            async with asyncio.timeout_at(self._wait_ends_at) as wait:
+                # Shielded: the first caller may leave, the others still wait for these tokens.
+                return await asyncio.shield(running)
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            tokens = self._tokens
+            if tokens is not None and self._clock() < tokens.expires_at:
+                # Of a login that somebody else began meanwhile.
+                return tokens
+            if not self._breaker.is_open:
+                self._breaker.timed_out(began)
+                self._log.warning("login_hangs")
+            raise BreakerOpen(retry_after=OPEN_SECONDS, note="login_hangs") from None
 
     def _start(self) -> asyncio.Task[Tokens]:
+        self._wait_ends_at = asyncio.get_running_loop().time() + LOGIN_WAIT_SECONDS
         self._running = asyncio.create_task(self._obtain())
         self._running.add_done_callback(self._finished)
         return self._running
 
-    def _finished(self, _: asyncio.Task[Tokens]) -> None:
-        self._running = None
+    def _finished(self, task: asyncio.Task[Tokens]) -> None:
+        _swallow(task)
+        if self._running is task:
+            self._running = None
 
     async def _obtain(self) -> Tokens:
+        if self._clock() < self._refused_until:
+            raise LoginRefused(note="login_refused_recently")
         if self._tokens is not None:
             answer = await self._post("/api/auth/token", {"refreshToken": self._tokens.refresh})
             if answer.status != UNAUTHORISED:
                 return self._keep(answer)
-        if self._clock() < self._refused_until:
-            raise LoginRefused(note="login_refused_recently")
         credentials = {"username": self._username, "password": self._password.get_secret_value()}
         answer = await self._post("/api/auth/login", credentials)
         if answer.status == UNAUTHORISED:
@@ -144,13 +183,15 @@ class PasswordLogin:
         return self._keep(answer)
 
     async def _post(self, target: str, body: dict[str, str]) -> Answer:
-        return await self._transport.send(
+        answer = await self._transport.send(
             "POST",
             target,
             headers={"Content-Type": "application/json"},
             body=orjson.dumps(body),
             timeout_seconds=LOGIN_TIMEOUT_SECONDS,
         )
+        self._breaker.answered()
+        return answer
 
     def _keep(self, answer: Answer) -> Tokens:
         if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
@@ -173,7 +214,11 @@ class PasswordLogin:
         return self._tokens
 
     def _refused(self, hint: str) -> LoginRefused:
-        self._tokens, self._refused_until = None, self._clock() + REFUSED_PAUSE_SECONDS
+        now = self._clock()
+        self._refused_until = now + REFUSED_PAUSE_SECONDS
+        if self._tokens is not None and now >= self._tokens.expires_at:
+            # With a refresh token that is worth nothing either, each attempt would be two.
+            self._tokens = None
         self._log.error("login_refused", hint=hint, diagnostic="tb_connection_check.py")
         return LoginRefused(note="login_refused")
 
@@ -191,6 +236,6 @@ def read_claims(token: str) -> dict[str, Any]:
 
 
 def _swallow(task: asyncio.Task[Tokens]) -> None:
-    """Take note of a failed refresh ahead of time: the next caller tries again and is told."""
+    """Take note of a failure that nobody waits for any more: the next caller tries again and is told."""
     with contextlib.suppress(GatewayError, asyncio.CancelledError):
         task.result()

@@ -9,9 +9,17 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from app.errors import LoginRefused, UpstreamGarbled, UpstreamUnreachable
-from app.thingsboard.tokens import PasswordLogin, read_claims
+from app.errors import BreakerOpen, LoginRefused, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
+from app.thingsboard.breaker import OPEN_SECONDS
+from app.thingsboard.tokens import (
+    AHEAD_PAUSE_SECONDS,
+    LOGIN_TIMEOUT_SECONDS,
+    LOGIN_WAIT_SECONDS,
+    PasswordLogin,
+    read_claims,
+)
 from app.thingsboard.transport import Answer
+from tests.virtual_time import run
 
 
 class Clock:
@@ -38,6 +46,8 @@ class ThingsBoard:
         self.is_away = False
         self.scope = "TENANT_ADMIN"
         self.gate: asyncio.Event | None = None
+        #: How long an answer takes.
+        self.seconds = 0.0
 
     async def send(
         self,
@@ -51,6 +61,10 @@ class ThingsBoard:
         self.calls[target] += 1
         if self.gate is not None:
             await self.gate.wait()
+        if self.seconds:
+            await asyncio.sleep(min(self.seconds, timeout_seconds))
+            if self.seconds > timeout_seconds:
+                raise UpstreamTimeout
         if self.is_away:
             raise UpstreamUnreachable
         if target in self.refuse:
@@ -171,6 +185,10 @@ async def test_a_failed_refresh_ahead_of_time_costs_nobody_anything(clock: Clock
     running = credential._running
     assert running is not None
     await asyncio.gather(running, return_exceptions=True)
+    # Nor ThingsBoard: not each call tries it again.
+    assert await credential.header() == header
+    assert credential._running is None
+    clock.now += AHEAD_PAUSE_SECONDS
     assert await credential.header() == header
     running = credential._running
     assert running is not None
@@ -178,6 +196,132 @@ async def test_a_failed_refresh_ahead_of_time_costs_nobody_anything(clock: Clock
     clock.now += 60
     with pytest.raises(UpstreamUnreachable):
         await credential.header()
+
+
+async def test_a_token_outlives_the_refusal_of_its_successor(clock: Clock) -> None:
+    """The password was changed: what is still good goes on, and the account is not locked."""
+    thingsboard = ThingsBoard()
+    credential = login(thingsboard, clock)
+    header = await credential.header()
+    clock.now += 9_000 - 30
+    thingsboard.refuse |= {LOGIN, REFRESH}
+    for _ in range(5):
+        assert await credential.header() == header
+        if credential._running is not None:
+            await asyncio.gather(credential._running, return_exceptions=True)
+    assert thingsboard.calls == {LOGIN: 2, REFRESH: 1}
+    clock.now += 30
+    for _ in range(5):
+        with pytest.raises(LoginRefused):
+            await credential.header()
+    assert thingsboard.calls == {LOGIN: 3, REFRESH: 2}
+
+
+async def test_what_was_refused_is_handed_out_no_more(clock: Clock) -> None:
+    thingsboard = ThingsBoard()
+    credential = login(thingsboard, clock)
+    old = await credential.header()
+    thingsboard.gate = asyncio.Event()
+    renewing = asyncio.create_task(credential.renew(old))
+    await asyncio.sleep(0)
+    other = asyncio.create_task(credential.header())
+    await asyncio.sleep(0)
+    thingsboard.gate.set()
+    assert await renewing
+    assert await other != old
+    assert thingsboard.calls == {LOGIN: 1, REFRESH: 1}
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def in_virtual_time(thingsboard: ThingsBoard) -> PasswordLogin:
+    return PasswordLogin(
+        thingsboard, "tenant@example.com", SecretStr("hunter2"), upstream="default", clock=loop_time
+    )
+
+
+def test_a_refresh_that_hangs_holds_nobody_whose_token_is_good() -> None:
+    async def scenario() -> None:
+        thingsboard = ThingsBoard()
+        credential = in_virtual_time(thingsboard)
+        header = await credential.header()
+        await asyncio.sleep(9_000 - 59)
+        thingsboard.seconds = 1_000
+        while loop_time() < 9_000 - 1:
+            began = loop_time()
+            assert await credential.header() == header
+            assert loop_time() == began
+            await asyncio.sleep(0.5)
+        # One at a time.
+        assert thingsboard.calls[REFRESH] <= 60 / LOGIN_TIMEOUT_SECONDS
+        await asyncio.sleep(1)
+        # The one under way has hung for long: a new one may be on a better connection.
+        thingsboard.seconds = 0
+        assert await credential.header() != header
+
+    run(scenario())
+
+
+def test_who_needs_a_login_that_hangs_is_told_soon_and_then_at_once() -> None:
+    async def scenario() -> None:
+        thingsboard = ThingsBoard()
+        thingsboard.seconds = 1_000
+        credential = in_virtual_time(thingsboard)
+        waits: list[float] = []
+
+        async def caller() -> str | None:
+            began = loop_time()
+            try:
+                return await credential.header()
+            except BreakerOpen as refused:
+                assert refused.retry_after
+                return None
+            finally:
+                waits.append(loop_time() - began)
+
+        first = [asyncio.create_task(caller()) for _ in range(20)]
+        await asyncio.sleep(LOGIN_WAIT_SECONDS - 0.1)
+        # Nobody waits longer than the login has been waited for.
+        late = asyncio.create_task(caller())
+        assert set(await asyncio.gather(*first, late)) == {None}
+        assert sorted(waits) == pytest.approx([0.1] + [LOGIN_WAIT_SECONDS] * 20)
+        assert thingsboard.calls == {LOGIN: 1}
+        waits.clear()
+        others = []
+        for _ in range(200):
+            others.append(asyncio.create_task(caller()))
+            await asyncio.sleep(0.1)
+        # Some try it, one every two seconds, while what they began before still hangs.
+        assert 20 / OPEN_SECONDS <= thingsboard.calls[LOGIN] <= 1 + 20 / (0.75 * OPEN_SECONDS)
+        probes = thingsboard.calls[LOGIN] - 1
+        thingsboard.seconds = 0
+        await asyncio.sleep(OPEN_SECONDS)
+        header = await credential.header()
+        assert header.startswith("Bearer ")
+        outcomes = await asyncio.gather(*others)
+        # Who waits for an older one that still hangs gets what the new one brought.
+        assert 1 <= outcomes.count(header) <= LOGIN_WAIT_SECONDS / (0.75 * OPEN_SECONDS)
+        assert len(waits) == 200
+        assert sum(wait > 0 for wait in waits) == probes
+        assert max(waits) == pytest.approx(LOGIN_WAIT_SECONDS)
+
+    run(scenario())
+
+
+def test_a_login_slower_than_anybody_waits_is_made_all_the_same() -> None:
+    async def scenario() -> None:
+        thingsboard = ThingsBoard()
+        thingsboard.seconds = LOGIN_WAIT_SECONDS + 3
+        credential = in_virtual_time(thingsboard)
+        with pytest.raises(BreakerOpen):
+            await credential.header()
+        await asyncio.sleep(3)
+        assert (await credential.header()).startswith("Bearer ")
+        assert thingsboard.calls == {LOGIN: 1}
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b"<html>", b'{"token":"x","refreshToken":"y"}'])
