@@ -14,6 +14,8 @@ from app.quotas import Standing, blocking, items, parse_quota, tightest
         ("5 per 10 seconds | 1/day", [(5, 10), (1, 86_400)]),
         ("100/60 second", [(100, 60)]),
         ("7/month", [(7, 30 * 86_400)]),
+        ("1/second;2/minute;3/hour;4/day", [(1, 1), (2, 60), (3, 3_600), (4, 86_400)]),
+        ("7/31 day", [(7, 31 * 86_400)]),
     ],
 )
 def test_windows_are_read_shortest_first(text: str, expected: list[tuple[int, int]]) -> None:
@@ -45,6 +47,19 @@ def test_windows_are_read_shortest_first(text: str, expected: list[tuple[int, in
 def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_quota("key", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("5/year", "must look like 10/second;1000/hour: whole numbers per second, minute, hour, day, month"),
+        ("5/minute;6/60 second", "must not have two windows of one length"),
+    ],
+)
+def test_a_refusal_goes_on_from_the_name_of_the_setting(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=r"^must") as refused:
+        parse_quota("key", text)
+    assert str(refused.value) == words
 
 
 def test_one_window_is_the_default_policy_and_several_have_names() -> None:
@@ -80,6 +95,7 @@ def test_a_refused_caller_waits_for_all_windows_that_refuse() -> None:
     assert blocking(quota, refused, 1) == (quota.windows[1], 30.0)
     assert blocking(quota, refused._replace(used=(5, 7)), 1) == (quota.windows[0], 0.4)
     assert blocking(quota, refused._replace(used=(3, 5)), 4) == (quota.windows[1], 30.0)
+    assert blocking(quota, refused._replace(left=(0.4, 0.4)), 1) == (quota.windows[0], 0.4)
 
 
 def test_a_limit_that_was_lowered_leaves_nothing_rather_than_less() -> None:

@@ -1,12 +1,14 @@
 """Counting in a real Redis: exact over processes, and never a fault for a caller when it is lost."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
+from pydantic import SecretStr
 
 from app import redis_counters
 from app.quotas import Quota, parse_quota
@@ -166,8 +168,10 @@ async def test_a_killed_redis_costs_nobody_an_error_and_is_found_again(
     await server.start()
     await recovered(counters)
     assert (await counters.take(HOURLY, "a")).used == (1, 1)
-    told = capsys.readouterr().out
-    assert (told.count("redis_unavailable"), told.count("redis_back")) == (1, 1)
+    lost, back = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (lost["event"], lost["level"]) == ("redis_unavailable", "error")
+    assert (lost["error_type"], lost["limits"]) == ("ConnectionError", "counted in this process")
+    assert (back["event"], back["level"], back["counted_locally"]) == ("redis_back", "warning", 30)
 
 
 async def test_a_silent_redis_is_waited_for_once(
@@ -199,6 +203,41 @@ async def test_those_who_queue_behind_a_silent_exchange_do_not_wait_for_another(
     assert {(await first).granted, (await second).granted} == {1}
     assert counters.failures == 1
     server.resume()
+
+
+async def test_a_redis_that_is_far_away_is_found_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect takes longer than a caller would wait, or for ever: nobody has to."""
+    monkeypatch.setattr(redis_counters, "RETRY_SECONDS", 0.2)
+    opened = 0
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        if opened <= 2:
+            await reader.read()
+            writer.close()
+            return
+        await asyncio.sleep(2 * redis_counters.SILENCE_SECONDS)
+        port = int(server.url.rpartition(":")[2])
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(passed_on(reader, to_redis), passed_on(from_redis, writer))
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    far = await asyncio.start_server(relay, "127.0.0.1", 0)
+    counters = RedisCounters(SecretStr(f"redis://127.0.0.1:{far.sockets[0].getsockname()[1]}"))
+    assert (await counters.take(HOURLY, "a")).granted == 1
+    assert not counters.is_up
+    await asyncio.wait_for(recovered(counters), 30)
+    assert opened > 2
+    await counters.aclose()
+    far.close()
+    await far.wait_closed()
 
 
 async def test_a_full_redis_is_down_though_it_answers(

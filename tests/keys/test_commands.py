@@ -1,5 +1,7 @@
 """`python -m app keys`: what it writes, what it tells and how it ends."""
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -209,10 +211,16 @@ class TestCreate:
             (["--scopes", "*", "--rate-limit", "often"], "--rate-limit: must "),
             (["--scopes", "*", "--max-streams", "-1"], "--max-streams: "),
             (["--scopes", "*", "--max-streams", "two"], "--max-streams"),
-            (["--scopes", "*", "--expires", "soon"], "--expires: must be a time from now"),
+            (
+                ["--scopes", "*", "--expires", "soon"],
+                (
+                    "❌ --expires: must be a time from now such as 90d, "
+                    "or a date with time and offset such as 2027-01-31T00:00:00Z\n"
+                ),
+            ),
             (["--scopes", "*", "--expires", "999999w"], "--expires: must be a time from now"),
             (["--scopes", "*", "--expires", "2027-01-31"], "--expires: must be a time from now"),
-            (["--scopes", "*", "--expires", "2020-01-31T00:00:00Z"], "--expires: must be in the future"),
+            (["--scopes", "*", "--expires", "2020-01-31T00:00:00Z"], "❌ --expires: must be in the future\n"),
             (["--scopes", "*", "--not-before", "x"], "--not-before: must be a time from now"),
             (
                 ["--scopes", "*", "--not-before", "2d", "--expires", "1d"],
@@ -317,6 +325,22 @@ class TestCreate:
         assert "another edit is under way" in said.err
 
 
+class TestHelp:
+    """`--help`."""
+
+    @pytest.mark.parametrize("command", ["keys", "keys create", "keys rotate"])
+    def test_the_page_shows_what_it_says(
+        self, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        page = (ROOT / "docs/api-keys.md").read_text()
+        shown = re.findall(rf"```text\n(usage: python -m app {command} \[.*?)```", page, re.DOTALL)
+        monkeypatch.setenv("COLUMNS", "110")
+        with pytest.raises(SystemExit):
+            cli.main([*command.split(), "--help"])
+        # Versions of Python break lines differently.
+        assert [text.split() for text in shown] == [capsys.readouterr().out.split()]
+
+
 class TestRotate:
     """Another secret, with or without mercy for the old one."""
 
@@ -331,6 +355,14 @@ class TestRotate:
         assert timedelta(days=6, hours=23) < first.expires_at - datetime.now(UTC) <= timedelta(days=7)
         assert second.expires_at is None
         assert second.created
+
+    def test_what_becomes_of_the_old_secret_is_told(self, keys: Keys, path: Path) -> None:
+        keys("create", "A", "--id", "a", "--scopes", "*")
+        said = keys("rotate", "a")
+        end = f"{entries(path)['a'].all_secrets[0].expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        shown = "The new key is shown this once:\n"
+        assert said.err == f"✅ The old secret of A ends {end} at the latest. {shown}"
+        assert keys("rotate", "a", "--now").err == f"✅ The old secret of A has ended. {shown}"
 
     def test_the_overlap_is_a_choice(self, keys: Keys, path: Path) -> None:
         keys("create", "A", "--id", "a", "--scopes", "*")
@@ -349,12 +381,23 @@ class TestRotate:
         old = keys("create", "A", "--id", "a", "--scopes", "*").key
         new = keys("rotate", "A").key
         before = path.read_text()
+        end = f"{entries(path)['a'].all_secrets[0].expires_at:%Y-%m-%dT%H:%M:%SZ}"
         said = keys("rotate", "A")
         assert (said.code, said.out) == (1, "")
-        assert "2 live secrets already" in said.err
+        assert said.err == (
+            f"❌ 'A' has 2 live secrets already, the next one to end: {end}; "
+            "wait for that, or end them all with --now\n"
+        )
         assert path.read_text() == before
         newest = keys("rotate", "A", "--now").key
         assert [holder(path, key) for key in (old, new, newest)] == [None, None, "a"]
+
+    def test_live_secrets_without_an_end_are_told_so(self, keys: Keys, path: Path) -> None:
+        path.write_text(
+            '[[keys]]\nname = "A"\nid = "a"\nscopes = ["*"]\n'
+            f'secrets = [{{sha256 = "{"1" * 64}"}}, {{sha256 = "{"2" * 64}"}}]\n'
+        )
+        assert "the next one to end: never; " in keys("rotate", "a").err
 
     def test_secrets_that_have_ended_leave_the_file(self, keys: Keys, path: Path) -> None:
         path.write_text(
@@ -377,10 +420,15 @@ class TestRotate:
 
     def test_the_key_itself_may_get_another_end(self, keys: Keys, path: Path) -> None:
         keys("create", "A", "--id", "a", "--scopes", "*", "--expires", "10d")
-        warned = keys("rotate", "a", "--now")
-        assert "The key ends " in warned.err
+        end = f"{entries(path)['a'].expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        warned = keys("rotate", "a", "--now").err.splitlines()
+        assert warned[0] == f"✅ The key ends {end}, its new secret with it: --expires moves that."
         assert keys("rotate", "a", "--now", "--expires", "2099-01-31T00:00:00Z").code == 0
         assert entries(path)["a"].expires_at == datetime(2099, 1, 31, tzinfo=UTC)
+        assert keys("rotate", "a", "--now", "--expires", "30d").code == 0
+        end = entries(path)["a"].expires_at
+        assert end
+        assert timedelta(days=29) < end - datetime.now(UTC) <= timedelta(days=30)
         for wrong in ("2020-01-31T00:00:00Z", "x", "2099-01-31"):
             assert "--expires: must be " in keys("rotate", "a", "--expires", wrong).err
 
@@ -406,13 +454,16 @@ class TestRotate:
         path.write_text(COMMENTED)
         said = keys("rotate", "erp", "--print")
         assert path.read_text() == COMMENTED
+        assert said.err.startswith("# Put this in place of the present entry:\n[[keys]]\n")
         path.write_text(said.err)
         assert holder(path, said.key) == "erp"
         assert len(entries(path)) == 1
 
     def test_bad_overlaps_are_named(self, keys: Keys, path: Path) -> None:
         path.write_text(COMMENTED)
-        assert keys("rotate", "erp", "--overlap", "a week").code == 2
+        said = keys("rotate", "erp", "--overlap", "a week")
+        assert said.code == 2
+        assert said.err == "❌ --overlap: must be a number and a unit (s m h d w), such as 12h\n"
         assert keys("rotate", "erp", "--overlap", "1d", "--now").code == 2
         assert path.read_text() == COMMENTED
 
@@ -451,7 +502,7 @@ class TestDisable:
         path.write_text(f'keys = [{{name = "A", id = "a", scopes = ["*"], sha256 = "{"1" * 64}"}}]\n')
         said = keys("disable", "a")
         assert said.code == 1
-        assert "write [[keys]] tables" in said.err
+        assert said.err == "❌ keys is a list in one piece: write [[keys]] tables, or edit it by hand\n"
 
 
 class TestReading:
@@ -471,9 +522,17 @@ class TestReading:
     def test_a_list_says_how_each_key_stands(self, keys: Keys, path: Path) -> None:
         path.write_text(self.FILE)
         said = keys("list")
+        assert said.code == 0
         rows = [re.split(r"  +", line) for line in said.out.splitlines()]
         assert rows[0] == ["ID", "NAME", "STATE", "EXPIRES", "SCOPES"]
         assert rows[2] == ["erp", "ERP", "live", "never", "devices:read telemetry:read"]
+        assert rows[3] == ["old", "Old", "expired", "2020-01-01T00:00:00Z", "*"]
+        # Columns begin where their titles do.
+        titles = said.out.splitlines()[0]
+        assert [line[titles.index("STATE") - 2 :][:3] for line in said.out.splitlines()[2:4]] == [
+            "  l",
+            "  e",
+        ]
         states = {row[0]: row[2] for row in rows[1:]}
         assert states == {
             "ops": "live",
@@ -483,9 +542,10 @@ class TestReading:
             "off": "disabled",
             "two": "live, 2 secrets",
         }
-        assert [(key["id"], key["state"]) for key in json.loads(keys("list", "--json").out)] == list(
-            states.items()
-        )
+        as_json = keys("list", "--json")
+        assert as_json.code == 0
+        assert [(key["id"], key["state"]) for key in json.loads(as_json.out)] == list(states.items())
+        assert as_json.out.count("\n") > len(states), "people read it, too"
 
     def test_an_entry_is_shown_without_its_digests(self, keys: Keys, path: Path) -> None:
         path.write_text(self.FILE)
@@ -494,7 +554,9 @@ class TestReading:
                 said = keys("show", key, *arguments)
                 assert said.code == 0
                 assert not re.search(r"[0-9a-f]{12}", said.out)
-        assert json.loads(keys("show", "old", "--json").out) == {
+        as_json = keys("show", "old", "--json").out
+        assert as_json.count("\n") > 5
+        assert json.loads(as_json) == {
             "state": "expired",
             "name": "Old",
             "id": "old",
@@ -502,10 +564,117 @@ class TestReading:
             "expires_at": "2020-01-01T00:00:00Z",
         }
 
+    def test_a_shown_entry_is_a_field_a_line(self, keys: Keys, path: Path) -> None:
+        path.write_text(
+            COMMENTED.replace('name = "ERP"', 'name = "ERP \u00dc"\nallowed_origins = ["https://\u00fc.de"]')
+        )
+        assert keys("show", "erp").out.splitlines() == [
+            "state: live",
+            "name: ERP \u00dc",
+            "id: erp",
+            'scopes: ["devices:read", "telemetry:read"]',
+            'allowed_origins: ["https://\u00fc.de"]',
+        ]
+
     def test_a_missing_file_is_told(self, keys: Keys) -> None:
         said = keys("list")
         assert (said.code, said.out) == (2, "")
         assert "cannot be read (No such file or directory)" in said.err
+
+
+class TestVerify:
+    """Whose key it is, and whether it works."""
+
+    SECRET = "a-key-of-free-form"
+
+    @pytest.fixture
+    def verify(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., tuple[int, str]]:
+        """Give `verify` this on standard input, with more fields in the entry; return how it ends."""
+
+        def run(presented: str, *fields: str) -> tuple[int, str]:
+            digest = hashlib.sha256(self.SECRET.encode()).hexdigest()
+            lines = ['name = "A"', 'id = "a"', 'scopes = ["*"]', f'sha256 = "{digest}"', *fields]
+            path.write_text(COMMENTED + "\n".join(["[[keys]]", *lines]) + "\n")
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(presented.encode())))
+            said = keys("verify")
+            return said.code, said.out or said.err
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ([], "A (a): works, a key of free form"),
+            (
+                ["expires_at = 2099-01-31T00:00:00Z"],
+                "A (a): works, until 2099-01-31T00:00:00Z, a key of free form",
+            ),
+            (
+                [
+                    'allowed_ips = ["10.0.0.0/8", "192.0.2.7"]',
+                    'allowed_origins = ["https://b.example", "https://a.example"]',
+                ],
+                (
+                    "A (a): works, only from 10.0.0.0/8, 192.0.2.7/32, "
+                    "only by pages of https://a.example, https://b.example, a key of free form"
+                ),
+            ),
+        ],
+        ids=["free", "with an end", "bound"],
+    )
+    def test_a_key_that_works(
+        self, verify: Callable[..., tuple[int, str]], fields: list[str], told: str
+    ) -> None:
+        assert verify(f"  {self.SECRET}\n", *fields) == (0, told + "\n")
+
+    @pytest.mark.parametrize(
+        ("field", "why"),
+        [
+            ("disabled = true", "disabled"),
+            ("not_before = 2999-01-01T00:00:00Z", "not valid yet"),
+            ("expires_at = 2020-01-01T00:00:00Z", "expired"),
+        ],
+    )
+    def test_a_key_that_does_not_says_whose_it_is_and_why(
+        self, verify: Callable[..., tuple[int, str]], field: str, why: str
+    ) -> None:
+        assert verify(self.SECRET, field) == (1, f"A (a): refused, {why}\n")
+
+    def test_a_key_that_nobody_has(self, verify: Callable[..., tuple[int, str]]) -> None:
+        assert verify("another-key") == (1, "refused, no entry has this key\n")
+        assert verify(" \n") == (2, "❌ standard input: must hold a key\n")
+
+    def test_a_generated_key_is_told_by_its_form(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = keys("create", "A", "--id", "a", "--scopes", "*").key
+        wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
+        for presented, told in (
+            (key, (0, "A (a): works\n")),
+            (wrong, (1, "refused, mistyped: its checksum is wrong\n")),
+        ):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(presented.encode())))
+            said = keys("verify")
+            assert (said.code, said.out) == told
+
+    def test_a_person_at_a_terminal_is_asked_and_sees_nothing(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = keys("create", "A", "--id", "a", "--scopes", "*").key
+        terminal = io.TextIOWrapper(io.BytesIO())
+        monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(sys, "stdin", terminal)
+        asked: list[str] = []
+        monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or key)
+        assert keys("verify").out == "A (a): works\n"
+        assert asked == ["API key: "]
+
+    def test_no_more_is_read_than_a_key_can_be_long(self, verify: Callable[..., tuple[int, str]]) -> None:
+        """Somebody may pipe in the wrong file."""
+        assert verify(self.SECRET.ljust(4096) + "more")[0] == 0
+        assert verify(self.SECRET.rjust(4097))[0] == 1
 
 
 class TestAsAProcess:

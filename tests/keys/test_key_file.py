@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,14 @@ class TestMeaning:
         assert isinstance(found, HeldKey)
         assert found.caller.expires_at == datetime(2098, 1, 1, tzinfo=UTC).timestamp() * 1000
         assert found.ends_by_rotation
+
+    def test_a_secret_lives_until_its_end_and_not_at_it(self) -> None:
+        fields = {name: value for name, value in KEY.items() if name != "sha256"}
+        fields["secrets"] = Raw(f'[{{sha256 = "{DIGEST}", expires_at = 2098-01-01T00:00:00Z}}]')
+        (only,) = entries(fields)
+        end = datetime(2098, 1, 1, tzinfo=UTC)
+        assert only.live_secrets(end) == []
+        assert only.live_secrets(end - timedelta(microseconds=1)) == list(only.all_secrets)
 
     def test_the_digest_stays_out_of_a_callers_text(self) -> None:
         assert DIGEST[:8] not in repr(self.held().caller)

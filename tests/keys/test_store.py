@@ -187,6 +187,27 @@ class TestReloading:
         assert told["event"] == "keys_reloaded"
         assert (told["added"], told["removed"], told["changed"]) == (["c"], ["a"], ["b"])
         assert (told["keys"], keys.reloads, keys.generation) == (2, 1, 1)
+        write(table("c", "secret-c"))
+        await keys.poll(path)
+        assert (keys.reloads, keys.generation) == (2, 2)
+
+    async def test_when_its_state_began_is_known(
+        self, keys: APIKeys, path: Path, write: Callable[..., None]
+    ) -> None:
+        assert keys.since == NOW
+        for seconds, text in ((1, table("c", "secret-c")), (2, "[[keys"), (3, table("c", "secret-c"))):
+            keys.clock = lambda now=NOW + seconds * 1_000: now  # type: ignore[misc]
+            write(text)
+            await keys.poll(path)
+            assert keys.since == NOW + seconds * 1_000
+
+    async def test_a_comment_changes_no_key(
+        self, keys: APIKeys, path: Path, write: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write(table("a", "secret-a", "# Ann's"), table("b", "secret-b"))
+        await keys.poll(path)
+        (told,) = events(capsys)
+        assert (told["added"], told["removed"], told["changed"]) == ([], [], [])
 
     async def test_an_unchanged_file_is_not_read_again(
         self, keys: APIKeys, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -263,6 +284,7 @@ class TestReloading:
             write(text)
             await keys.poll(path)
         assert [event["event"] for event in events(capsys)] == ["keys_file_broken"] * 3
+        assert keys.faults == 3
 
     async def test_a_fault_of_reading_is_tried_again_without_a_change(
         self, keys: APIKeys, path: Path, monkeypatch: pytest.MonkeyPatch

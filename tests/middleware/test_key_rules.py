@@ -112,6 +112,7 @@ async def test_known_keys_that_do_not_count_are_limited_like_unknown_ones(keyed:
     headers = {"X-API-Key": "off-key-0123456789"}
     statuses = [(await gateway.get(WHOAMI, headers=headers)).status_code for _ in range(21)]
     assert statuses == [401] * 20 + [429]
+    assert gateway.app.state.keys.refused == {"disabled": 21}  # type: ignore[attr-defined]
     assert (await gateway.get(WHOAMI)).status_code == 200
 
 

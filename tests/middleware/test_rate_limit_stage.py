@@ -104,6 +104,15 @@ class TestKeysWithALimit:
         assert await statuses(gateway, 5) == [200] * 4 + [429]
         assert await statuses(gateway, 3, headers={"X-API-Key": OTHER}) == [200, 200, 429]
 
+    async def test_two_keys_with_like_limits_are_counted_apart(
+        self, make_gateway: GatewayFactory, keys_file: KeysFile
+    ) -> None:
+        path = keys_file(one=(API_KEY, ["devices:read"]), other=(OTHER, ["devices:read"]))
+        path.write_text(path.read_text().replace("scopes", 'rate_limit = "2/hour"\nscopes'))
+        gateway = make_gateway(api_key=None, api_keys_file=path)
+        assert await statuses(gateway, 3) == [200, 200, 429]
+        assert await statuses(gateway, 3, headers={"X-API-Key": OTHER}) == [200, 200, 429]
+
     async def test_a_key_without_one_is_counted_by_address(self, gateway: httpx.AsyncClient) -> None:
         assert await statuses(gateway, 3, headers={"X-API-Key": OTHER}) == [200, 200, 429]
         assert await statuses(gateway, 1) == [200]
