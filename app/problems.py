@@ -92,7 +92,7 @@ def as_gateway_error(error: Exception) -> errors.GatewayError:
 def from_validation(error: RequestValidationError) -> errors.GatewayError:
     """Name the first offending fields and why; never echo the input, which may hold a secret."""
     found = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in found[:1]):
+    if found[0]["type"] == "json_invalid":
         return unreadable_json()
     faults: dict[str, dict[str, str]] = {}
     for fault in found[:MOST_FAULTS]:

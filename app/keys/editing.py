@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.items import AoT, Array, Comment, InlineTable, Table, Whitespace
+from tomlkit.items import AoT, Comment, InlineTable, Table, Whitespace
 
 from app import toml_tables
 from app.keys import key_file
@@ -109,15 +109,15 @@ def rotate(table: Table, entry: KeyEntry, digest: str, now: datetime, overlap: t
     end = now + overlap
     ending = [each.model_copy(update={"expires_at": min(each.expires_at or end, end)}) for each in live]
     rows = [each.model_dump(exclude_none=True) for each in (*ending, Secret(sha256=digest, created=now))]
-    for name in ("sha256", "secrets"):
-        if name in table and not isinstance(table[name], Array):
-            table.remove(name)
+    if "sha256" in table:
+        table.remove("sha256")
     _put(table, "secrets", _item("secrets", rows))
 
 
 def _put(table: Table, name: str, value: Any) -> None:
-    """Set a field; a new one goes before the comments above the next table, which tomlkit counts to this."""
-    tail = [] if name in table else _take_tail(table)
+    """Set a field before the comments above the next key, which tomlkit counts to what they follow."""
+    before = table.get(name)
+    tail = _take_tail(before[-1] if isinstance(before, AoT) else table)
     table[name] = value
     for item in tail:
         table.add(item)

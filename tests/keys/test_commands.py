@@ -418,6 +418,20 @@ class TestRotate:
         assert keys("rotate", "a", "--overlap", "5200w").code == 0
         assert entries(path)["a"].all_secrets[0].expires_at == datetime(2100, 1, 1, tzinfo=UTC)
 
+    def test_secrets_in_tables_of_their_own_become_a_list_and_comments_stay(
+        self, keys: Keys, path: Path
+    ) -> None:
+        old = (
+            f'[[keys.secrets]]\nsha256 = "{"1" * 64}"\n'
+            f'[[keys.secrets]]\nsha256 = "{"2" * 64}"\nexpires_at = 2020-01-01T00:00:00Z\n'
+        )
+        path.write_text(f'[[keys]]\nname = "A"\nid = "a"\nscopes = ["*"]\n# Ours.\n{old}\n{COMMENTED}')
+        assert keys("rotate", "a").code == 0
+        text = path.read_text()
+        assert text.endswith(f"]\n\n{COMMENTED}")
+        assert text.index("# Ours.") < text.index("secrets = [")
+        assert [secret.sha256[:1] for secret in entries(path)["a"].all_secrets][:-1] == ["1"]
+
     def test_the_key_itself_may_get_another_end(self, keys: Keys, path: Path) -> None:
         keys("create", "A", "--id", "a", "--scopes", "*", "--expires", "10d")
         end = f"{entries(path)['a'].expires_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -475,9 +489,11 @@ class TestDisable:
         key = keys("create", "A", "--id", "a", "--scopes", "*").key
         assert keys("disable", "A").code == 0
         assert holder(path, key) is None
-        assert keys("disable", "A").code == 0
-        assert keys("enable", "A").code == 0
+        assert keys("disable", "A").err == "✅ A (a): disabled\n"
+        assert keys("enable", "A").err == "✅ A (a): live\n"
         assert holder(path, key) == "a"
+        keys("rotate", "A")
+        assert keys("enable", "A").err == "✅ A (a): live, 2 secrets\n"
 
     def test_only_one_line_is_added(self, keys: Keys, path: Path) -> None:
         path.write_text(COMMENTED)
@@ -517,6 +533,8 @@ class TestReading:
         + f'[[keys]]\nname = "Off"\nid = "off"\nscopes = ["*"]\nsha256 = "{"5" * 64}"\ndisabled = true\n'
         + '[[keys]]\nname = "Two"\nid = "two"\nscopes = ["*"]\n'
         + f'secrets = [{{sha256 = "{"6" * 64}"}}, {{sha256 = "{"7" * 64}"}}]\n'
+        + '[[keys]]\nname = "Gone"\nid = "gone"\nscopes = ["*"]\n'
+        + f'secrets = [{{sha256 = "{"8" * 64}", expires_at = 2020-01-01T00:00:00Z}}]\n'
     )
 
     def test_a_list_says_how_each_key_stands(self, keys: Keys, path: Path) -> None:
@@ -541,6 +559,7 @@ class TestReading:
             "soon": "not valid yet",
             "off": "disabled",
             "two": "live, 2 secrets",
+            "gone": "expired",
         }
         as_json = keys("list", "--json")
         assert as_json.code == 0
