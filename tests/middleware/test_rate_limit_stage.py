@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.context import KEY, RequestContext
-from app.middleware.rate_limits import address_key
+from app.context import CURRENT, KEY, Caller, RequestContext
+from app.counters import MemoryCounters
+from app.errors import RateLimited
+from app.middleware.rate_limits import RateLimitStage, address_key, declare, tell
+from app.quotas import Standing, parse_quota
 from tests.conftest import API_KEY, GatewayFactory
 
 WHOAMI = "/api/v1/tb/whoami"
@@ -159,3 +162,108 @@ class TestRequestsWithoutAKey:
 )
 def test_addresses_of_one_customer_are_counted_together(address: str, expected: str) -> None:
     assert address_key({KEY: RequestContext("id", address)}) == expected
+
+
+class TestTelling:
+    """The headers, and what `whoami` shows."""
+
+    QUOTA = parse_quota("address", "5/second;8/minute")
+
+    def told(self, standing: Standing, context: RequestContext | None = None) -> RequestContext:
+        context = context or RequestContext("request-0001")
+        tell(context, self.QUOTA, standing)
+        return context
+
+    def test_the_tightest_window_and_each_of_them(self) -> None:
+        context = self.told(Standing(1, (2, 6), (0.2, 30.5), 1_700_000_000.7))
+        assert context.rate_limit == {
+            "limit": 8,
+            "remaining": 2,
+            "reset_seconds": 31,
+            "window_seconds": 60,
+        }
+        assert context.response_headers == [
+            (b"x-ratelimit-limit", b"8"),
+            (b"x-ratelimit-remaining", b"2"),
+            (b"x-ratelimit-reset", b"1700000032"),
+            (b"ratelimit", b'"1s";r=3;t=1, "60s";r=2;t=31'),
+            (b"ratelimit-policy", b'"1s";q=5;w=1, "60s";q=8;w=60'),
+        ]
+
+    def test_a_limit_that_was_lowered_leaves_nothing(self) -> None:
+        context = self.told(Standing(0, (2, 9), (0.2, 30.0), 0.0))
+        assert context.rate_limit
+        assert (context.rate_limit["remaining"], context.response_headers[1][1]) == (0, b"0")
+
+    def test_what_is_told_later_stands_in_place_of_what_was_told_before(self) -> None:
+        context = RequestContext("request-0001", response_headers=[(b"api-key-expires", b"soon")])
+        self.told(Standing(1, (1, 1), (1.0, 60.0), 0.0), context)
+        context.response_headers.append((b"etag", b"x"))
+        self.told(Standing(1, (3, 3), (1.0, 60.0), 0.0), context)
+        fresh = self.told(Standing(1, (3, 3), (1.0, 60.0), 0.0))
+        others = [(b"api-key-expires", b"soon"), (b"etag", b"x")]
+        assert context.response_headers == others + fresh.response_headers
+        assert context.rate_limit == fresh.rate_limit
+
+
+class TestTheStageAlone:
+    """What it counts."""
+
+    async def enter(
+        self, kind: str, *, caller: Caller | None, by_device: bool = False, quota: str = "1/minute"
+    ) -> tuple[RequestContext, list[Any]]:
+        """Send a request twice; return the last one's context, and what came of both."""
+        came: list[Any] = []
+
+        async def app(*given: Any) -> None:
+            came.append(given)
+
+        stage = RateLimitStage(
+            app,
+            default=declare("address", quota, address_key),
+            counters=MemoryCounters(),
+            is_charged_by_device=by_device,
+        )
+        for _ in range(2):
+            context = RequestContext("request-0001", "192.0.2.1", caller=caller)
+            CURRENT.set(context)
+            given: Any = ({"type": kind, KEY: context}, "receive", "send")
+            try:
+                await stage(*given)
+            except RateLimited as refused:
+                came.append(refused)
+            else:
+                assert came[-1] == given
+        return context, came
+
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    async def test_callers_are_counted_by_address(self, kind: str) -> None:
+        context, (_, refused) = await self.enter(kind, caller=Caller("a", "A", frozenset()))
+        assert refused.details["counted_by"] == "address"
+        assert refused.message == "Rate limit exceeded: 1 requests per 60 seconds."
+        (note,) = context.notes
+        assert note.subject == ("address", "192.0.2.1", "")
+
+    async def test_callers_with_a_limit_of_their_own_by_key(self) -> None:
+        context, (_, refused) = await self.enter(
+            "http", caller=Caller("a", "A", frozenset(), rate_limit="1/hour")
+        )
+        assert (refused.details["counted_by"], refused.details["window_seconds"]) == ("key", 3_600)
+        (note,) = context.notes
+        assert note.subject == ("key", "a", "")
+
+    @pytest.mark.parametrize("kind", ["http", "lifespan"])
+    async def test_what_has_no_caller_is_not_counted(self, kind: str) -> None:
+        context, came = await self.enter(kind, caller=None)
+        assert (len(came), context.rate_limit) == (2, None)
+
+    async def test_devices_are_charged_where_that_is_asked_for(self) -> None:
+        caller = Caller("a", "A", frozenset())
+        context, _ = await self.enter("http", caller=caller, quota="10/minute")
+        assert context.meter is None
+        context, _ = await self.enter("http", caller=caller, quota="10/minute", by_device=True)
+        assert context.meter
+        await context.meter.charge(5, "device_ids")
+        # Two requests, and four devices beyond the one that its request has paid for.
+        assert context.rate_limit
+        assert context.rate_limit["remaining"] == 10 - 2 - 4
