@@ -187,6 +187,7 @@ class TestCreate:
 
     def test_an_id_is_taken_once(self, keys: Keys, path: Path) -> None:
         path.write_text(COMMENTED)
+        assert keys("create", "Other", "--id", "A-Z9" * 8, "--scopes", "*", "--print").code == 0
         said = keys("create", "Other", "--id", "erp", "--scopes", "*")
         assert (said.code, said.out) == (2, "")
         assert "two keys share one id (erp)" in said.err
@@ -196,6 +197,8 @@ class TestCreate:
         said = keys("create", "Partner", "--scopes", "devices:read", "--print", file=None)
         assert said.code == 0
         assert not path.exists()
+        told = "# Add this to the key file; the key itself is on standard output, this once.\n[[keys]]\n"
+        assert said.err.startswith(told)
         # All of standard error can go into the file.
         path.write_text(COMMENTED + said.err)
         assert holder(path, said.key) == next(reversed(entries(path)))
@@ -228,7 +231,11 @@ class TestCreate:
             ),
             (["--scopes", "*", "--allowed-ip", "10.0.0.1/8"], "--allowed-ip: must be an address"),
             (["--scopes", "*", "--allowed-origin", "app"], "--allowed-origin: must be exact origins"),
-            (["--scopes", "*", "--id", "a_b"], "--id: must be letters"),
+            (["--scopes", "*", "--id", "a_b"], "❌ --id: must be letters, digits and -, at most 32\n"),
+            (
+                ["--scopes", "*", "--device", "boiler", "--customer", "A"],
+                "❌ --device: must be a UUID\n❌ --customer: must be a UUID\n",
+            ),
             ([], "--scopes"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -594,6 +601,15 @@ class TestReading:
             'scopes: ["devices:read", "telemetry:read"]',
             'allowed_origins: ["https://\u00fc.de"]',
         ]
+
+    def test_the_file_of_the_environment_counts_without_another(
+        self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = keys("list", file=None)
+        assert (said.code, said.err) == (2, "❌ --file: is needed, for API_KEYS_FILE is not set\n")
+        path.write_text(COMMENTED)
+        monkeypatch.setenv("API_KEYS_FILE", str(path))
+        assert "Ops" in keys("list", file=None).out
 
     def test_a_missing_file_is_told(self, keys: Keys) -> None:
         said = keys("list")

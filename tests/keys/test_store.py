@@ -217,14 +217,45 @@ class TestReloading:
         await keys.poll(path)
         assert keys.generation == 0
 
+    @pytest.mark.parametrize("text", [table("c", "secret-c"), "[[keys", "[[keys]]\n"])
+    async def test_neither_is_one_that_was_read_whether_good_or_not(
+        self,
+        keys: APIKeys,
+        path: Path,
+        write: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+        text: str,
+    ) -> None:
+        write(text)
+        await keys.poll(path)
+        monkeypatch.setattr(toml_tables, "read", lambda _: pytest.fail("read"))
+        await keys.poll(path)
+
+    async def test_a_changed_file_may_name_no_more_upstreams_than_at_the_start(
+        self, path: Path, write: Callable[..., None]
+    ) -> None:
+        text = table("a", "secret-a")
+        keys = APIKeys(key_file.parse(text.encode()), path, upstreams=frozenset({"default", "north"}))
+        write(table("a", "secret-a", 'upstream = "south"'))
+        await keys.poll(path)
+        assert keys.fault == "key a: upstream: unknown; known are default, north"
+        write(table("a", "secret-a", 'upstream = "north"'))
+        await keys.poll(path)
+        assert (keys.fault, caller_of(keys, b"secret-a").upstream) == (None, "north")
+
     async def test_a_file_touched_without_a_change_changes_nothing(
-        self, keys: APIKeys, path: Path, capsys: pytest.CaptureFixture[str]
+        self, keys: APIKeys, path: Path, write: Callable[..., None], capsys: pytest.CaptureFixture[str]
     ) -> None:
         await keys.poll(path)
         os.utime(path, (1, 1))
         await keys.poll(path)
         assert (keys.generation, keys.reloads) == (0, 0)
         assert events(capsys) == []
+        write(table("c", "secret-c"))
+        await keys.poll(path)
+        os.utime(path, (1, 1))
+        await keys.poll(path)
+        assert (keys.generation, keys.reloads) == (1, 1)
 
     async def test_a_swapped_link_counts(
         self, keys: APIKeys, path: Path, tmp_path: Path, write: Callable[..., None]
@@ -359,13 +390,14 @@ class TestWhatIsReadAgain:
     ) -> None:
         write(table("a", "secret-a"), table("b", "secret-b"), table("c", "secret-c"))
         await keys.poll(path)
-        kept = keys.find(b"secret-a")
+        kept, same = keys.find(b"secret-a"), keys.find(b"secret-c")
         read: list[str] = []
         real = key_file.tomllib.loads
         monkeypatch.setattr(key_file.tomllib, "loads", lambda text: read.append(text) or real(text))
         write(table("a", "secret-a"), "# a comment\n", table("b", "secret-b2"), table("c", "secret-c"))
         await keys.poll(path)
         assert keys.find(b"secret-a") == kept
+        assert keys.find(b"secret-c") is same
         assert keys.find(b"secret-b") == refused(Refusal.REVOKED, "b")
         assert caller_of(keys, b"secret-b2").id == "b"
         assert [text.count("[[keys]]") for text in read] == [1, 1]
