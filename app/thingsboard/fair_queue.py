@@ -109,9 +109,11 @@ class FairQueue:
 
     def take(self, key: str, now: float) -> Turn | None:
         """Return a turn if this key need not wait; whoever waits meanwhile may not start either."""
-        # With nobody to overtake it may leave when the pace allows: who must not wait has no other way.
-        if self.pace.is_limited and (self._lines or self.pace.wait(now) > 0):
-            return None
+        if self.pace.is_limited:
+            self.pace.asked()
+            # With nobody to overtake it may leave when the pace allows: who must not wait has no other way.
+            if self._lines or self.pace.wait(now) > 0:
+                return None
         if not self._may_start(key):
             return None
         return self._start(key, now)
@@ -180,7 +182,7 @@ class FairQueue:
             if seconds > self._call_seconds:
                 self._call_seconds += (seconds - self._call_seconds) * NEWEST
         else:
-            self.pace.admitted(turn.epoch)
+            self.pace.admitted(turn.epoch, now)
             self._call_seconds += (seconds - self._call_seconds) * NEWEST
         if self._lines:
             self._serve(now)

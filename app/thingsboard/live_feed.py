@@ -43,9 +43,11 @@ class LiveFeed:
     connect_seconds = 15.0
     #: The socket is kept for so long after the last listener.
     idle_seconds = 30.0
-    #: The pause before the socket is opened again doubles with each failure.
+    #: The pause before the socket is opened again doubles with each failure; it is what listeners still miss
+    #: when ThingsBoard is back. Only where ThingsBoard says that it has enough of us it may be longer.
     pause_seconds = 0.1
-    longest_pause_seconds = 30.0
+    longest_pause_seconds = 4.0
+    longest_refused_pause_seconds = 30.0
 
     def __init__(
         self, dialler: FeedDialler, telemetry: TelemetryCalls, attributes: AttributeCalls, queries: QueryCalls
@@ -249,8 +251,13 @@ class LiveFeed:
             if code == POLICY:
                 # A limit of the tenant profile: the operator has to know.
                 log.warning("feed_refused", code=code, failures=failures)
-            longest = min(self.longest_pause_seconds, self.pause_seconds * 2**failures)
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+            await asyncio.sleep(self._pause_after(failures, code))
+
+    def _pause_after(self, failures: int, code: int | None) -> float:
+        longest = self.longest_refused_pause_seconds if code == POLICY else self.longest_pause_seconds
+        # Whatever is beyond the longest: hours away would be more than a float holds.
+        doublings = min(failures, 20)
+        return min(longest, self.pause_seconds * 2.0**doublings) * random.uniform(0.5, 1.0)
 
     def _tell_failure(self, error: GatewayError) -> None:
         log.warning("feed_not_connected", error_type=type(error).__name__, note=error.note)

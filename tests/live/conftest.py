@@ -16,7 +16,7 @@ from tests.live.reading import served
 def feed_of(app: FastAPI) -> LiveFeed:
     """Return the feed of the default upstream, in a hurry."""
     live: LiveFeed = app.state.upstreams["default"].client.live
-    live.pause_seconds = live.longest_pause_seconds = 0.001
+    live.pause_seconds = live.longest_pause_seconds = live.longest_refused_pause_seconds = 0.001
     return live
 
 

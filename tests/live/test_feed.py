@@ -11,7 +11,7 @@ from app.thingsboard import live_device
 from app.thingsboard.live_events import LiveEvent
 from app.thingsboard.live_feed import LiveFeed
 from app.thingsboard.live_listener import Listener
-from app.thingsboard.web_socket import FeedSocket
+from app.thingsboard.web_socket import POLICY, FeedSocket
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tests.live.conftest import feed_of
@@ -55,6 +55,14 @@ async def test_every_number_comes_once_and_in_order_however_often_the_socket_is_
             found += await values_of(events, "n", n)
     assert found == list(range(n + 1))
     assert simulator.calls["WS /api/ws"] == 21
+
+
+def test_the_pause_between_attempts_has_an_end_however_many_there_were(gateway: httpx.AsyncClient) -> None:
+    feed = gateway.app.state.upstreams["default"].client.live  # type: ignore[attr-defined]
+    for failures in (1, 10, 100_000):
+        assert 0 < feed._pause_after(failures, None) <= feed.longest_pause_seconds
+        assert 0 < feed._pause_after(failures, POLICY) <= feed.longest_refused_pause_seconds
+    assert feed._pause_after(10, POLICY) > feed.longest_pause_seconds
 
 
 async def test_listeners_share_one_socket_and_one_subscription_a_device(

@@ -11,6 +11,7 @@ import pytest
 
 from app.thingsboard import pace
 from app.thingsboard.pace import Pace
+from app.thingsboard.retry import MAXIMUM_SAVED
 from tb_simulator.rate_limits import RateLimits
 
 ANSWER_SECONDS = 0.01
@@ -24,6 +25,7 @@ class Process:
     pace: Pace = field(default_factory=Pace)
     in_flight: int = 0
     wakes_at: float = -1.0
+    sent: int = 0
     admitted: int = 0
     refused: int = 0
 
@@ -35,6 +37,8 @@ class World:
         self.now = 0.0
         self.limits = RateLimits(lambda: self.now)
         self.limits.configure("tenant", limits)
+        #: Whether every call is refused.
+        self.is_shut = False
         self.processes = [Process() for _ in range(processes)]
         self._events: list[tuple[float, int, Process, Any]] = []
         self._numbers = count()
@@ -45,7 +49,7 @@ class World:
     def run(self, seconds: float) -> None:
         """Let time pass, and count anew."""
         for process in self.processes:
-            process.admitted = process.refused = 0
+            process.sent = process.admitted = process.refused = 0
         end = self.now + seconds
         while self._events[0][0] < end:
             self.now, _, process, answer = heapq.heappop(self._events)
@@ -57,8 +61,10 @@ class World:
     def _answered(self, process: Process, epoch: int, is_admitted: bool) -> None:
         process.in_flight -= 1
         if is_admitted:
-            process.pace.admitted(epoch)
+            process.pace.admitted(epoch, self.now)
             process.admitted += 1
+            # There is always another call.
+            process.pace.asked()
         else:
             process.pace.refused(epoch, self.now)
             process.refused += 1
@@ -73,7 +79,8 @@ class World:
                 return
             epoch = process.pace.leave(self.now)
             process.in_flight += 1
-            answer = epoch, self.limits.admit("tenant")
+            process.sent += 1
+            answer = epoch, not self.is_shut and self.limits.admit("tenant")
             self._plan(self.now + ANSWER_SECONDS * self._random.uniform(0.7, 1.3), process, answer)
 
     def _plan(self, moment: float, process: Process, answer: Any) -> None:
@@ -129,6 +136,53 @@ def test_a_limit_that_ends_is_forgotten_within_seconds() -> None:
     assert world.admitted > 1_000
 
 
+@pytest.mark.parametrize("limits", ["100:1", "1000000:1"], ids=["a pace is known", "nothing is known"])
+@pytest.mark.parametrize("seconds", [1, 8, 60, 3_600])
+def test_however_long_everything_was_refused_calls_are_admitted_again_within_seconds(
+    limits: str, seconds: int
+) -> None:
+    world = World(limits, 1)
+    world.run(20 if limits == "100:1" else 1)
+    world.limits.configure("tenant", None)
+    slow, world.is_shut = world.processes[0].pace, True
+    sent = 0
+    for _ in range(seconds):
+        world.run(1)
+        sent += world.processes[0].sent
+        # A caller a second, who is refused in the end.
+        slow.asked()
+    # Those whose calls were in flight as it began count as callers, too.
+    assert sent <= 1.1 * (seconds + IN_FLIGHT) + MAXIMUM_SAVED
+    world.is_shut = False
+    world.run(pace.TRIAL_SECONDS + 0.1)
+    assert world.admitted
+    world.run(4)
+    assert world.admitted > 8
+    world.run(pace.PERIODS_TO_OPEN - 4)
+    assert not slow.is_limited
+
+
+def test_a_lasting_refusal_costs_a_tenth_more_calls_than_callers_make() -> None:
+    """One caller in ten seconds: more and more seldom does a call try what others have tried before."""
+    world = World("1000000:1", 1)
+    world.run(1)
+    slow, world.is_shut = world.processes[0].pace, True
+    world.run(100)
+    sent = 0
+    for _ in range(100):
+        slow.asked()
+        world.run(10)
+        sent += world.processes[0].sent
+    assert sent <= 1.1 * 100 + 1_000 * pace.LEAST_RATE
+
+
+def test_a_limit_that_nobody_has_met_for_hours_has_an_estimate() -> None:
+    slow = Pace()
+    slow.refused(slow.leave(0.0), 0.0)
+    slow.admitted(slow.leave(1.0), 1.0)
+    assert slow.estimate(10, 100_000.0) < 1
+
+
 def test_a_limit_that_is_changed_is_found_again() -> None:
     world = World("200:1", 1)
     world.run(30)
@@ -150,7 +204,7 @@ def test_after_a_refusal_one_call_at_a_time_finds_out() -> None:
     assert slow.wait(7.0) == math.inf
     slow.abandoned(other)
     assert slow.wait(7.0) == 0.0
-    slow.admitted(slow.leave(7.0))
+    slow.admitted(slow.leave(7.0), 7.0)
     assert slow.wait(8.0) == 0.0
     slow.leave(8.0)
     assert slow.wait(8.5) < 1
@@ -172,7 +226,7 @@ def test_the_estimate_is_what_the_pace_says() -> None:
     assert slow.estimate(1, 0.0) == pytest.approx(1 / pace.FIRST_RATE)
     # Twenty more while the pace doubles each second: 20, 40, ... a second.
     assert slow.estimate(21, 0.0) == pytest.approx(1 / 20 + math.log2(1 + math.log(2)))
-    slow.admitted(slow.leave(1.0))
+    slow.admitted(slow.leave(1.0), 1.0)
     slow.refused(slow.leave(2.0), 2.0)
     rate = slow.rate(2.0)
     assert slow.estimate(11, 2.0) == pytest.approx(1 / rate + 10 / rate)
