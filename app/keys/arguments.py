@@ -132,7 +132,11 @@ def entry_of(given: argparse.Namespace, key_id: str, digest: str, now: datetime)
     try:
         entry = KeyEntry.model_validate(fields)
     except ValidationError as error:
-        raise BadArgument("\n".join(_told(fault) for fault in error.errors())) from None
+        # A list whose only item is at fault is told to be too short, too: the first fault says what is wrong.
+        first: dict[Any, str] = {}
+        for fault in error.errors():
+            first.setdefault(fault["loc"][:1], _told(fault))
+        raise BadArgument("\n".join(first.values())) from None
     check_expiry(entry.expires_at, now)
     return entry
 
