@@ -33,6 +33,9 @@ async def gateways(simulator: Simulator, redis: RedisServer) -> AsyncIterator[li
                 headers={"X-API-Key": KEY},
                 timeout=PATIENCE,
                 trust_env=False,
+                # Each is used at once: one that is silent for 10 s is closed, and with a hundred of them a
+                # busy machine may take that long from connecting to sending.
+                limits=httpx.Limits(max_connections=25),
             )
             for process in processes
         ]
