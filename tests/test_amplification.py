@@ -2,6 +2,7 @@
 
 Calls for many devices cost in proportion to what they name; `BY_DEVICE` has the price of one device. What
 ThingsBoard answers is bounded in bytes for every call (`BODY_LIMIT`), what callers send by the body limit.
+Queries and counts have an allowance (`app/services/allowance.py`): `WORST_QUERIES` try to exceed it.
 """
 
 import json
@@ -12,15 +13,18 @@ import pytest
 
 from app.openapi import EXAMPLES
 from app.openapi_examples import BOILER, BUILDING
+from app.services.allowance import MOST_CALLS, MOST_CALLS_OF_MANY
+from tb_simulator.makers import make_device
 from tb_simulator.server import Simulator
 from tb_simulator.timeseries import Point
 from tests.alarm_world import raise_alarm
 from tests.documented import DOCUMENT
+from tests.telemetry_world import load
 
 BASE = "/api/v1/tb"
 DEVICE, ASSET = "name:Test Device A1", "name:Amplified"
 MISSING = "0b5e7d20-0000-11f1-8bad-23cb275c33c1"
-NOW, DAY, MINUTE = 1_767_225_600_000, 86_400_000, 60_000
+NOW, DAY, HOUR, MINUTE = 1_767_225_600_000, 86_400_000, 3_600_000, 60_000
 POINTS = 5_000
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
@@ -63,7 +67,8 @@ CALLS: dict[str, tuple[int, int]] = {
     "export_asset_telemetry": (200, 4),
     "count_telemetry": (200, 5),
     "count_asset_telemetry": (200, 5),
-    # 8,760 hours of a year: ThingsBoard answers 700 intervals a call, and a zone changes twice a year.
+    # 8,760 hours of a year: ThingsBoard answers 700 intervals a call, and a zone changes twice a year. See
+    # `WORST_QUERIES` for what costs more.
     "query_telemetry": (200, 15),
     "query_asset_telemetry": (200, 15),
     "get_all_attributes": (200, 4),
@@ -92,7 +97,7 @@ CALLS: dict[str, tuple[int, int]] = {
     "delete_rpc": (404, 1),
 }
 #: Calls for each device that one request names: at most 1,000 devices, 100, and what fits into 16 MiB.
-#: `RATE_LIMIT_BULK_COST=devices` makes each of them count as a request.
+#: `RATE_LIMIT_BULK_COST=devices` makes each of them count as a request. Queries: `MOST_OF_MANY`.
 BY_DEVICE = {
     "get_latest_telemetry_of_devices": 2,
     "query_telemetry_of_devices": 3,
@@ -134,6 +139,29 @@ A_YEAR_OF_HOURS = {
     "interval": "hour",
     "time_zone": "America/Santiago",
     "limit": 10_000,
+}
+#: Calls of the most expensive query or count: the allowance, the name and the check of the object.
+MOST_OF_ONE = MOST_CALLS + 2
+#: Two years without a point, then every 37 days one, of which ThingsBoard's aggregates are all doubtful.
+SPARSE = [(NOW - number * 37 * DAY, [0, "off", -1.5, True][number % 4]) for number in range(30)][::-1]
+#: In every second hour a double below zero beside another value: ThingsBoard's MAX is wrong there.
+HIDDEN = [point for n in range(0, 1_000, 2) for point in ((NOW + n * HOUR, -1.5), (NOW + n * HOUR + 1, True))]
+LONG_AGO = NOW - 5 * 365 * DAY
+WORST_QUERIES: dict[str, dict[str, Any]] = {
+    "minutes of a sparse year": {"interval": MINUTE, "start_ts": NOW - 365 * DAY},
+    "seconds of years, backwards": {"interval": 1_000, "start_ts": LONG_AGO, "order": "DESC", "agg": "SUM"},
+    "every empty hour filled in": {"interval": "hour", "start_ts": 0, "fill": "null"},
+    "months since the year 900, one by one": {
+        "interval": "month",
+        "start_ts": -3 * 10**13,
+        "time_zone": "EST",
+    },
+    "smallest values": {"interval": HOUR, "start_ts": 0, "agg": "MIN"},
+    "counts of mixed types": {"interval": MINUTE, "start_ts": NOW - 365 * DAY, "agg": "COUNT"},
+    "hidden maxima": {"interval": HOUR, "start_ts": NOW, "end_ts": NOW + 1_000 * HOUR, "agg": "MAX"},
+    "names with commas": {"interval": "day", "start_ts": LONG_AGO, "keys": [f"a,{n}" for n in range(40)]},
+    "points of names with commas": {"agg": "NONE", "keys": [f"a,{n}" for n in range(100)]},
+    "points of long names": {"agg": "NONE", "keys": [f"{n:03}{'€' * 252}" for n in range(100)]},
 }
 COMMAND = {"method": "reboot", "params": 1, "fail_fast": True}
 RELATION = {
@@ -218,3 +246,123 @@ async def test_many_devices_cost_in_proportion(
     answer = await gateway.post(OPERATIONS[name][1], json=bodies[name])
     assert answer.status_code == 200, answer.text
     assert simulator.calls.total() <= BY_DEVICE[name] * devices, simulator.calls
+
+
+@pytest.mark.parametrize("query", WORST_QUERIES.values(), ids=WORST_QUERIES.keys())
+async def test_no_query_costs_more_than_its_allowance(
+    gateway: httpx.AsyncClient, simulator: Simulator, world: dict[str, str], query: dict[str, Any]
+) -> None:
+    for key in ("sparse", "sparser"):
+        load(simulator, world["device"], key, SPARSE)
+    for number in range(10):
+        load(simulator, world["device"], f"hidden {number}", HIDDEN)
+    body = {"agg": "AVG", "end_ts": NOW + DAY, "limit": 10_000, "time_zone": "Africa/Casablanca", **query}
+    simulator.calls.clear()
+    answer = await gateway.post(f"{BASE}/devices/{DEVICE}/telemetry/query", json=body)
+    assert answer.status_code == 200, answer.text
+    assert simulator.calls.total() <= MOST_OF_ONE, simulator.calls
+    assert MOST_OF_ONE < 100
+
+
+@pytest.mark.parametrize("devices", [1, 9, 100])
+async def test_no_query_of_many_devices_costs_more_than_their_allowance(
+    gateway: httpx.AsyncClient, simulator: Simulator, devices: int
+) -> None:
+    ids = fleet(simulator, devices)
+    for each in ids:
+        load(simulator, each, "sparse", SPARSE)
+    body = {
+        "device_ids": [f"name:fleet {number}" for number in range(devices)],
+        "agg": "AVG",
+        "interval": 1_000,
+        "start_ts": LONG_AGO,
+        "end_ts": NOW + 1,
+        "limit": 10_000,
+    }
+    await gateway.get(f"{BASE}/devices")
+    simulator.calls.clear()
+    answer = (await gateway.post(f"{BASE}/telemetry/query", json=body)).json()
+    assert all(found["metadata"]["truncated"] for found in answer["data"].values())
+    assert simulator.calls.total() <= min(MOST_OF_ONE * devices, MOST_CALLS_OF_MANY + 2 * devices)
+
+
+USUAL = {
+    "a year of days": ({"start_ts": NOW - 365 * DAY - 5 * HOUR, "interval": "day"}, 366, 11),
+    "a month of hours": ({"start_ts": NOW - 31 * DAY, "interval": "hour"}, 744, 6),
+}
+
+
+@pytest.mark.parametrize(("query", "buckets", "calls"), USUAL.values(), ids=USUAL.keys())
+async def test_the_usual_query_of_100_devices_is_one_answer(
+    gateway: httpx.AsyncClient, simulator: Simulator, query: dict[str, Any], buckets: int, calls: int
+) -> None:
+    """Even where every average is 0, so that each has to be looked at twice."""
+    ids = fleet(simulator, 100)
+    for each in ids:
+        load(simulator, each, "rain", [(ts, 0.0) for ts in range(query["start_ts"], NOW, query_step(query))])
+    body = {"device_ids": ids, "end_ts": NOW, "agg": "AVG", "time_zone": "Europe/Berlin", **query}
+    await gateway.get(f"{BASE}/devices")
+    simulator.calls.clear()
+    answer = (await gateway.post(f"{BASE}/telemetry/query", json=body)).json()
+    assert len(answer["data"]) == 100
+    for found in answer["data"].values():
+        assert found["metadata"]["truncated"] is False
+        assert found["metadata"]["total_points"] == buckets
+    assert simulator.calls.total() <= calls * len(ids)
+
+
+def query_step(query: dict[str, Any]) -> int:
+    """Return how far points have to lie apart so that every bucket has one."""
+    return HOUR if query["interval"] == "hour" else DAY // 2
+
+
+#: Calls with as many keys as a request line holds, of those that answer more of them with more calls.
+MANY_KEYS = {
+    "get_latest_telemetry": 2,
+    "get_telemetry": 38,
+    "count_telemetry": 6,
+    "delete_telemetry": 15,
+    "get_attributes": 5,
+    "delete_attributes": 5,
+}
+
+
+@pytest.mark.parametrize("name", sorted(MANY_KEYS))
+async def test_many_names_in_a_request_line_cost_few_calls(
+    gateway: httpx.AsyncClient, simulator: Simulator, world: dict[str, str], name: str
+) -> None:
+    request = request_of(name, world)
+    request["params"]["keys"] = ",".join(f"{number:x}" for number in range(3_300))
+    simulator.calls.clear()
+    answer = await gateway.request(**request)
+    assert answer.status_code == 200, answer.text
+    assert simulator.calls.total() <= MANY_KEYS[name], simulator.calls
+
+
+async def test_latest_values_cost_one_call_a_device_whatever_their_keys_are_called(
+    gateway: httpx.AsyncClient, simulator: Simulator, world: dict[str, str]
+) -> None:
+    load(simulator, world["device"], "a,7", [(NOW, 5)])
+    names = ["temperature", *(f"a,{number}" for number in range(99))]
+    simulator.calls.clear()
+    answer = await gateway.post(
+        f"{BASE}/telemetry/latest", json={"device_ids": [world["device"]], "keys": names}
+    )
+    found = answer.json()["data"][world["device"]]
+    assert {key: point["value"] for key, point in found.items() if point} == {"temperature": 20.5, "a,7": 5}
+    assert list(found) == names
+    assert simulator.calls.total() == 1
+
+
+async def test_names_that_would_take_a_call_each_are_refused_where_they_take_too_many(
+    gateway: httpx.AsyncClient, simulator: Simulator, world: dict[str, str]
+) -> None:
+    body = {"keys": [f"a,{number}" for number in range(41)], "agg": "AVG", "start_ts": NOW, "end_ts": NOW + 1}
+    answer = await gateway.post(f"{BASE}/devices/{DEVICE}/telemetry/query", json=body)
+    assert (answer.status_code, answer.json()["details"]["field"]) == (400, "keys")
+    assert "41 calls" in answer.json()["details"]["issue"]
+
+
+def fleet(simulator: Simulator, size: int) -> list[str]:
+    tenant = next(entity.id for entity in simulator.world.every("TENANT") if entity.name == "Tenant")
+    return [make_device(simulator.world, tenant, f"fleet {number}").id for number in range(size)]

@@ -126,6 +126,26 @@ async def test_the_greatest_value_may_be_negative(
     assert simulator.calls[VALUES] == 2
 
 
+async def test_maxima_hidden_in_many_places_are_looked_for_together(
+    gateway: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    """One by one they would take a call each: 400 of them."""
+    device = device_id(simulator)
+    hidden = [
+        point for n in range(0, 100, 2) for point in ((START + 10 * n, -1.5), (START + 10 * n + 1, True))
+    ]
+    plain = [(START + 10 * n + 5, 7) for n in range(1, 100, 2)]
+    keys = [f"k{number}" for number in range(8)]
+    for key in keys:
+        load(simulator, device, key, sorted(hidden + plain))
+    query = {"start_ts": START, "end_ts": START + 1_000, "interval": 10, "agg": "MAX"}
+    page = await ask(gateway, device, **query)
+    for key in keys:
+        assert [bucket["value"] for bucket in page["data"][key]] == [-1.5, 7] * 50
+    assert page["warnings"] == []
+    assert simulator.calls[VALUES] <= 10
+
+
 async def test_a_maximum_among_too_many_points_is_null_with_a_warning(
     gateway: httpx.AsyncClient, simulator: Simulator
 ) -> None:

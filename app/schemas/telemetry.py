@@ -83,7 +83,9 @@ class CountAnswer(Success):
     asset_id: str | None = None
     counts: dict[str, Int64]
     total: Int64
-    exact: bool = Field(description="Whether every count is exact: always up to 200,000 points.")
+    exact: bool = Field(
+        description="Whether every count is exact: always up to 200,000 points of the usual size."
+    )
     at_least: list[str] = Field(
         description="Keys with too many points to look through. There are more points than counted if the "
         "values of the key are of mixed types."

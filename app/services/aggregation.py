@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import UpstreamError, UpstreamGarbled
+from app.services.allowance import Allowance
 from app.services.fan_out import run_bounded
 from app.services.pacing import is_too_slow
 from app.thingsboard.client import ThingsBoardClient
@@ -43,6 +44,11 @@ class Function:
         is_read_alike = "/" in self.time_zone or self.time_zone in {"UTC", "GMT"}
         return THINGSBOARD_UNITS.get(str(self.interval)) if is_read_alike else None
 
+    @property
+    def looks(self) -> int:
+        """Return how often a run of buckets may have to be read: all but MIN may be doubtful at first."""
+        return 1 if self.agg == "MIN" else 2
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregates:
@@ -58,8 +64,12 @@ async def aggregate(
     keys: Sequence[str],
     function: Function,
     buckets: Sequence[Bucket],
+    allowance: Allowance,
 ) -> Aggregates:
     """Return the aggregates of adjacent buckets, oldest first. The entity has been checked before.
+
+    What it costs is taken off the allowance, which has to cover `looks` at each of the `runs_of` the buckets.
+    Beyond that go only the halves of what ThingsBoard was too slow for.
 
     An average or sum of values that are not numbers is None. COUNT and MAX are ThingsBoard's, which mistakes
     them where a bucket holds values of several types: `exact_aggregates.py` is for callers who mind.
@@ -67,12 +77,12 @@ async def aggregate(
     found = Aggregates({key: {} for key in keys}, {})
     if not keys or not buckets:
         return found
-    reader = _Reader(upstream, entity, function, found)
-    await run_bounded(plan(buckets, function), lambda run: reader.read(keys, run), at_once=CALLS_AT_ONCE)
+    reader = _Reader(upstream, entity, function, found, allowance)
+    await run_bounded(runs_of(buckets, function), lambda run: reader.read(keys, run), at_once=CALLS_AT_ONCE)
     return found
 
 
-def plan(buckets: Sequence[Bucket], function: Function) -> list[list[Bucket]]:
+def runs_of(buckets: Sequence[Bucket], function: Function) -> list[list[Bucket]]:
     """Cut adjacent buckets into runs that ThingsBoard can answer in one call each."""
     if function.thingsboard_unit:
         size = MONTHS_A_CALL if function.interval == "month" else INTERVALS_A_CALL
@@ -94,9 +104,15 @@ class _Reader:
     """Reads the runs of one query."""
 
     def __init__(
-        self, upstream: ThingsBoardClient, entity: tuple[str, str], function: Function, found: Aggregates
+        self,
+        upstream: ThingsBoardClient,
+        entity: tuple[str, str],
+        function: Function,
+        found: Aggregates,
+        allowance: Allowance,
     ) -> None:
-        self._upstream, self._entity, self._function, self._found = upstream, entity, function, found
+        self._upstream, self._entity, self._function = upstream, entity, function
+        self._found, self._allowance = found, allowance
 
     async def read(self, keys: Sequence[str], run: Sequence[Bucket], halvings: int = HALVINGS) -> None:
         """Read a run; in halves when ThingsBoard is too slow for the whole."""
@@ -145,6 +161,7 @@ class _Reader:
             "intervalType": unit,
             "timeZone": self._function.time_zone if unit else None,
         }
+        self._allowance.spend(keys)
         return await self._upstream.telemetry.history(*self._entity, keys, query=query)
 
 

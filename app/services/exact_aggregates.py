@@ -7,7 +7,7 @@ another value is none. Both are worked out again from the points themselves, wit
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +15,7 @@ from typing import Any
 
 from app.errors import UpstreamError, UpstreamGarbled
 from app.services.aggregation import CALLS_AT_ONCE, Aggregates, Bucket, Function, aggregate, is_number
+from app.services.allowance import Allowance, AllowanceSpent
 from app.services.fan_out import run_bounded
 from app.services.history import KEYS_A_CALL, PAGE_POINTS, History
 from app.services.pacing import is_too_slow
@@ -22,8 +23,6 @@ from app.thingsboard.client import ThingsBoardClient
 from app.thingsboard.connection import Query
 from app.thingsboard.telemetry import Point
 
-#: Points that one query reads to be exact, all its keys together: 20 calls, a second or so of ThingsBoard's.
-MOST_RAW_POINTS = 200_000
 #: What ThingsBoard's MAX takes a value for that is no double: Java's Double.MIN_VALUE.
 HIDDEN_MAX = 5e-324
 #: A range whose points cannot be counted within ThingsBoard's 30 s is counted in so many parts.
@@ -53,15 +52,18 @@ async def exact_aggregate(
     keys: Sequence[str],
     function: Function,
     buckets: Sequence[Bucket],
-    *,
-    most_raw_points: int = MOST_RAW_POINTS,
+    allowance: Allowance,
 ) -> ExactAggregates:
-    """Return the aggregates of adjacent buckets, oldest first. The entity has been checked before."""
-    found = await aggregate(upstream, entity, keys, function, buckets)
-    raw = _RawPoints(upstream, entity, most_raw_points)
+    """Return the aggregates of adjacent buckets, oldest first. The entity has been checked before.
+
+    What it costs is taken off the allowance, as `aggregate` says.
+    """
+    found = await aggregate(upstream, entity, keys, function, buckets, allowance)
+    raw = _RawPoints(upstream, entity, allowance)
     if function.agg == "COUNT":
-        at_least, too_low = await _count_again(raw, found.values, buckets)
-        too_low |= await _mixed(upstream, entity, at_least - too_low, buckets)
+        with allowance.without(keys):
+            at_least, too_low = await _count_again(raw, found.values, buckets)
+        too_low |= await _mixed(raw, at_least - too_low, buckets)
         return ExactAggregates(found, frozenset(at_least), frozenset(too_low))
     if function.agg == "MAX":
         return ExactAggregates(found, unknown=await _find_hidden_maxima(raw, found.values))
@@ -92,33 +94,39 @@ async def count_points(
     """Return how many points each key has in `[start, end)`; all keys when none are named.
 
     Raises:
+        InvalidRequest: ThingsBoard would have to be asked for too many of the keys one by one.
         NotFound: there is no such entity, or not for this account.
     """
     known = await upstream.telemetry.checked_keys(*entity, keys)
     wanted = list(known if keys is None else keys)
-    values, buckets = await _count(upstream, entity, wanted, span)
-    raw = _RawPoints(upstream, entity, MOST_RAW_POINTS)
-    at_least, _ = await _count_again(raw, values, buckets)
+    allowance = Allowance.of_one_in(1)
+    allowance.check(wanted, 1)
+    values, buckets = await _count(upstream, entity, wanted, span, allowance)
+    at_least, _ = await _count_again(_RawPoints(upstream, entity, allowance), values, buckets)
     counts = {key: sum(map(int, values[key].values())) for key in wanted}
     return Counts(counts, [key for key in wanted if key in at_least])
 
 
 async def _count(
-    upstream: ThingsBoardClient, entity: tuple[str, str], keys: Sequence[str], span: Bucket
+    upstream: ThingsBoardClient,
+    entity: tuple[str, str],
+    keys: Sequence[str],
+    span: Bucket,
+    allowance: Allowance,
 ) -> tuple[dict[str, dict[Bucket, Any]], list[Bucket]]:
     """Return ThingsBoard's counts by bucket, and the buckets: one, or several where one takes it too long."""
     function = Function("COUNT", None, "UTC")
     try:
-        return (await aggregate(upstream, entity, keys, function, [span])).values, [span]
+        return (await aggregate(upstream, entity, keys, function, [span], allowance)).values, [span]
     except UpstreamError as error:
-        if not is_too_slow(error):
+        if not is_too_slow(error) or not allowance.covers(keys, COUNT_PARTS):
             raise
     start, end = span
     step = -(-(end - start) // COUNT_PARTS)
     buckets = [(at, min(at + step, end)) for at in range(start, end, step)]
 
     async def count(bucket: Bucket) -> Aggregates:
-        return await aggregate(upstream, entity, keys, function, [bucket])
+        return await aggregate(upstream, entity, keys, function, [bucket], allowance)
 
     values: dict[str, dict[Bucket, Any]] = {key: {} for key in keys}
     for part in await run_bounded(buckets, count, at_once=CALLS_AT_ONCE):
@@ -128,29 +136,33 @@ async def _count(
 
 
 class _RawPoints:
-    """Reads points until an allowance is used up, which all reads of one query share."""
+    """Reads points until an allowance is used up, which all reads of one answer share."""
 
-    def __init__(self, upstream: ThingsBoardClient, entity: tuple[str, str], allowance: int) -> None:
-        self._upstream, self._entity, self.allowance = upstream, entity, allowance
+    def __init__(self, upstream: ThingsBoardClient, entity: tuple[str, str], allowance: Allowance) -> None:
+        self.upstream, self.entity, self.allowance = upstream, entity, allowance
 
     async def read(self, keys: Sequence[str], span: Bucket, take: KeyedPage) -> set[str]:
         """Hand over the points of each key, oldest first; return the keys that were read to their end."""
         done: set[str] = set()
-        if self.allowance < 0:
+        if self.allowance.raw_points < 0:
             return done
         current = keys[0]
-        async with aclosing(History(self._upstream, self._entity, keys, span).by_key()) as pages:
-            async for key, points in pages:
-                if key != current:
-                    done.add(current)
-                    current = key
-                try:
-                    take(key, points)
-                except (KeyError, TypeError):
-                    raise UpstreamGarbled(note="not_a_point") from None
-                self.allowance -= len(points)
-                if self.allowance < 0:
-                    return done
+        history = History(self.upstream, self.entity, keys, span, allowance=self.allowance)
+        try:
+            async with aclosing(history.by_key()) as pages:
+                async for key, points in pages:
+                    if key != current:
+                        done.add(current)
+                        current = key
+                    try:
+                        take(key, points)
+                    except (KeyError, TypeError):
+                        raise UpstreamGarbled(note="not_a_point") from None
+                    self.allowance.raw_points -= len(points)
+                    if self.allowance.raw_points < 0:
+                        return done
+        except AllowanceSpent:
+            return done
         return {*done, current}
 
 
@@ -185,7 +197,7 @@ async def _count_again(
                 too_low.update([key] if again[key] != values[key] else [])
             values[key] = dict(again[key])
 
-    await run_bounded(_groups(totals, raw.allowance), count, at_once=CALLS_AT_ONCE)
+    await run_bounded(_groups(totals, raw.allowance.raw_points), count, at_once=CALLS_AT_ONCE)
     return doubtful, too_low
 
 
@@ -205,18 +217,21 @@ def _groups(totals: dict[str, int], allowance: int) -> list[list[str]]:
     return groups
 
 
-async def _mixed(
-    upstream: ThingsBoardClient, entity: tuple[str, str], keys: Collection[str], buckets: Sequence[Bucket]
-) -> set[str]:
+async def _mixed(raw: _RawPoints, keys: Collection[str], buckets: Sequence[Bucket]) -> set[str]:
     """Return the keys whose newest points are seen to have several types."""
     size = PAGE_POINTS // SAMPLE_POINTS
     ordered = sorted(keys)
     groups = [ordered[index : index + size] for index in range(0, len(ordered), size)]
+    if not raw.allowance.covers(ordered, len(groups)):
+        # A shorter look at each in one call.
+        groups = [ordered]
 
     async def look(group: list[str]) -> list[str]:
         start, end = buckets[0][0], buckets[-1][1]
-        query: Query = {"startTs": start, "endTs": end, "limit": SAMPLE_POINTS, "orderBy": "DESC"}
-        sample = await upstream.telemetry.history(*entity, group, query=query)
+        limit = min(SAMPLE_POINTS, PAGE_POINTS // len(group))
+        query: Query = {"startTs": start, "endTs": end, "limit": limit, "orderBy": "DESC"}
+        raw.allowance.spend(group)
+        sample = await raw.upstream.telemetry.history(*raw.entity, group, query=query)
         try:
             return [key for key in group if len({_kind(point["value"]) for point in sample.get(key, [])}) > 1]
         except (KeyError, TypeError):
@@ -236,43 +251,48 @@ def _kind(value: Any) -> type:
 async def _find_hidden_maxima(raw: _RawPoints, values: dict[str, dict[Bucket, Any]]) -> dict[str, int]:
     """Put the greatest number in the place of each hidden one; return how many remained unknown, by key."""
     unknown: Counter[str] = Counter()
-
-    async def find(task: tuple[str, list[Bucket]]) -> None:
-        key, stretch = task
-        starts = [start for start, _ in stretch]
-        greatest: dict[Bucket, float] = {}
-        reached = stretch[0][0]
-
-        def take(_: str, points: list[Point]) -> None:
-            nonlocal reached
-            for point in points:
-                bucket = stretch[bisect_right(starts, point["ts"]) - 1]
-                value = point["value"]
-                if is_number(value) and (bucket not in greatest or value > greatest[bucket]):
-                    greatest[bucket] = value
-            reached = points[-1]["ts"] if points else reached
-
-        is_complete = key in await raw.read([key], (starts[0], stretch[-1][1]), take)
-        for bucket in stretch:
-            is_known = is_complete or bucket[1] <= reached
-            values[key][bucket] = greatest.get(bucket) if is_known else None
-            unknown[key] += not is_known
-
-    tasks = [
-        (key, stretch)
+    hidden = {
+        key: sorted(bucket for bucket, value in by_bucket.items() if value == HIDDEN_MAX)
         for key, by_bucket in values.items()
-        for stretch in _stretches(bucket for bucket, value in by_bucket.items() if value == HIDDEN_MAX)
-    ]
+    }
+    hidden = {key: buckets for key, buckets in hidden.items() if buckets}
+
+    async def find(task: dict[str, list[Bucket]]) -> None:
+        starts = {key: [start for start, _ in buckets] for key, buckets in task.items()}
+        greatest: dict[str, dict[Bucket, float]] = {key: {} for key in task}
+        reached: dict[str, int] = {}
+
+        def take(key: str, points: list[Point]) -> None:
+            of_key = greatest[key]
+            for point in points:
+                value = point["value"]
+                if is_number(value):
+                    # Where what lies between is read too, it goes to the bucket before it.
+                    bucket = task[key][bisect_right(starts[key], point["ts"]) - 1]
+                    if point["ts"] < bucket[1] and (bucket not in of_key or value > of_key[bucket]):
+                        of_key[bucket] = value
+            if points:
+                reached[key] = points[-1]["ts"]
+
+        span = min(each[0] for each in starts.values()), max(each[-1][1] for each in task.values())
+        done = await raw.read(list(task), span, take)
+        for key, buckets in task.items():
+            for bucket in buckets:
+                is_known = key in done or (key in reached and bucket[1] <= reached[key])
+                values[key][bucket] = greatest[key].get(bucket) if is_known else None
+                unknown[key] += not is_known
+
+    tasks = [{key: stretch} for key, buckets in hidden.items() for stretch in _stretches(buckets)]
+    if len(tasks) > raw.allowance.calls:
+        # What lies between them is read too, which takes more points and fewer calls.
+        tasks = [hidden]
     await run_bounded(tasks, find, at_once=CALLS_AT_ONCE)
     return dict(+unknown)
 
 
-def _stretches(buckets: Iterable[Bucket]) -> list[list[Bucket]]:
+def _stretches(ordered: Sequence[Bucket]) -> list[list[Bucket]]:
     """Put buckets together that follow each other without a gap: they are read as one."""
-    ordered = sorted(buckets)
-    if not ordered:
-        return []
-    stretches = [ordered[:1]]
+    stretches = [[ordered[0]]]
     for before, bucket in pairwise(ordered):
         if before[1] == bucket[0]:
             stretches[-1].append(bucket)

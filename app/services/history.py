@@ -8,6 +8,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from app.deadline import in_time
 from app.errors import BreakerOpen, UpstreamError, UpstreamGarbled
+from app.services.allowance import Allowance, AllowanceSpent
 from app.services.pacing import Pacer, is_too_slow
 from app.services.tracks import HELD_BYTES, PAGE_BYTES, Track, calls_for
 from app.services.windows import STEPS, Dial
@@ -54,6 +55,10 @@ class History:
 
     `open` checks the entity and fetches the first page: whatever is wrong shows before an answer begins.
     From then on it is patient: it waits for ThingsBoard's rate limit and for an open breaker.
+
+    Args:
+        allowance: what its calls are taken from; `AllowanceSpent` is raised in the place of one that is not
+            covered. None: whoever reads pays for it by reading.
     """
 
     def __init__(
@@ -64,11 +69,12 @@ class History:
         span: tuple[int, int],
         *,
         resume: Resume | None = None,
+        allowance: Allowance | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         start, self._end = span
-        self._upstream, self._entity = upstream, entity
+        self._upstream, self._entity, self._allowance = upstream, entity, allowance
         self._clock, self._sleep, self._pacer = clock, sleep, Pacer()
         self._points, self._window = Dial(PAGE_POINTS), Dial(self._end - start)
         self._has_begun = False
@@ -220,6 +226,10 @@ class History:
 
     async def _ask(self, keys: list[str], query: Query) -> tuple[Series, float]:
         """Make one call; return its answer and how many seconds it took ThingsBoard."""
+        if self._allowance is not None:
+            if not self._allowance.covers(keys):
+                raise AllowanceSpent
+            self._allowance.spend(keys)
 
         async def call() -> tuple[Series, float]:
             began = self._clock()

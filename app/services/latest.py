@@ -36,12 +36,7 @@ async def latest_of(
         NotFound: there is no such entity, or not for this account.
     """
     series, age = await upstream.telemetry.latest(*entity, keys)
-    if keys is None:
-        return Found(_newest(series, list(series)), age)
-    if not series:
-        # A key with a comma is unknown to ThingsBoards before 4.3, which then answer nothing at all.
-        await upstream.telemetry.checked_keys(*entity, keys)
-    return Found(_newest(series, keys), age)
+    return Found(_newest(series, list(series) if keys is None else keys), age)
 
 
 def _newest(series: Series, keys: Sequence[str]) -> Values:

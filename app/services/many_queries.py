@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.errors import GatewayError
-from app.schemas.telemetry import MOST_POINTS
 from app.services import point_queries
 from app.services.fan_out import run_each
 from app.services.latest import resolve_all
@@ -24,10 +23,9 @@ async def answer_many(
     pinned = point_queries.pinned(question)
     found = await resolve_all(upstream, references, at_once=at_once)
     ids = list(dict.fromkeys(uuid for uuid in found.values() if isinstance(uuid, str)))
-    share = max(1, MOST_POINTS // max(1, len(ids)))
 
     async def ask(uuid: str) -> dict[str, Any]:
-        answer = await point_queries.answer(upstream, ("DEVICE", uuid), pinned, most_points=share)
+        answer = await point_queries.answer(upstream, ("DEVICE", uuid), pinned, devices=len(ids))
         return {"device_id": uuid, **answer}
 
     answers = await run_each(ids, ask, at_once=at_once)

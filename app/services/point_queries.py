@@ -3,27 +3,28 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, UpstreamGarbled
 from app.schemas.telemetry import MOST_KEYS, MOST_POINTS, CalendarUnit, QueryFields, TelemetryQuery
-from app.services.aggregation import CALLS_AT_ONCE, Bucket, Function
+from app.services.aggregation import CALLS_AT_ONCE, Bucket, Function, runs_of
+from app.services.allowance import Allowance
 from app.services.calendar_intervals import EqualGrid, Grid, buckets_backward, buckets_forward, build_grid
 from app.services.cursors import Cursor, Order, bad_cursor, digest_of
-from app.services.exact_aggregates import MOST_RAW_POINTS, ExactAggregates, exact_aggregate
+from app.services.exact_aggregates import ExactAggregates, exact_aggregate
 from app.services.fan_out import run_bounded
 from app.thingsboard.client import ThingsBoardClient
-from app.thingsboard.telemetry import Point
+from app.thingsboard.telemetry import Point, keys_by_call
 from app.times import DAY_MS, now_ms, parse_range, parse_time
 
 #: Points of one ThingsBoard call.
 POINTS_A_CALL = 20_000
+#: So many runs of buckets are read before it is looked where the next point is: a year of hours.
+RUNS_A_ROUND = 16
 HOUR_MS = 3_600_000
 NO_AGGREGATION = "NONE"
-#: How often an aggregate goes on where buckets were empty, before the rest is left to the cursor.
-ROUNDS = 10
 TOO_LOW = "COUNT is too low: the values are of mixed types, and ThingsBoard counts only one of them"
 
 
@@ -77,7 +78,7 @@ class _Plan:
     limit: int
     cursor: Cursor | None
     digest: str
-    most_raw_points: int
+    allowance: Allowance
 
     def next_cursor(
         self, *, positions: dict[str, int] | None = None, boundary: int | None = None
@@ -93,16 +94,19 @@ async def answer(
     entity: tuple[str, str],
     question: Question,
     *,
-    most_points: int = MOST_POINTS,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Return `query`, `data`, `metadata` and `warnings` of one page.
+
+    Args:
+        devices: how many share what an answer may hold and cost.
 
     Raises:
         InvalidRequest: the question makes no sense, or the cursor does not fit it.
         NotFound: there is no such entity, or not for this account.
     """
     check(question)
-    plan = await _plan(upstream, entity, question, most_points)
+    plan = await _plan(upstream, entity, question, devices)
     warnings: list[dict[str, str]] = []
     data: dict[str, Any]
     if question.is_aggregate:
@@ -135,7 +139,7 @@ def read_span(question: Question) -> Bucket:
 
 
 async def _plan(
-    upstream: ThingsBoardClient, entity: tuple[str, str], question: Question, most_points: int
+    upstream: ThingsBoardClient, entity: tuple[str, str], question: Question, devices: int
 ) -> _Plan:
     cursor = None if question.cursor is None else Cursor.decode(question.cursor)
     digest = digest_of(
@@ -149,10 +153,9 @@ async def _plan(
     if len(keys) > MOST_KEYS:
         raise _refused("keys", f"there are {len(keys)} keys: name {MOST_KEYS} at most")
     order: Order = cursor.order if cursor else question.order or "ASC"
-    limit = max(1, min(question.limit, most_points // max(1, len(keys))))
-    # Raw points are read to make aggregates exact; many devices share them as they share the answer.
-    raw_points = MOST_RAW_POINTS * most_points // MOST_POINTS
-    return _Plan(question, entity, keys, frozenset(known), span, order, limit, cursor, digest, raw_points)
+    limit = max(1, min(question.limit, MOST_POINTS // devices // max(1, len(keys))))
+    allowance = Allowance.of_one_in(devices)
+    return _Plan(question, entity, keys, frozenset(known), span, order, limit, cursor, digest, allowance)
 
 
 def _check_cursor(cursor: Cursor, question: Question, digest: str) -> None:
@@ -175,7 +178,8 @@ async def _points(upstream: ThingsBoardClient, plan: _Plan) -> tuple[dict[str, l
     else:
         positions = dict.fromkeys(plan.keys, plan.span[0] if ascending else plan.span[1])
     data: dict[str, list[Point]] = {key: [] for key in plan.keys}
-    left: dict[str, int] = {}
+    calls = _calls(positions, plan.limit)
+    left = {key: at for at, keys in calls[plan.allowance.calls :] for key in keys}
 
     async def read(call: tuple[int, list[str]]) -> None:
         position, keys = call
@@ -191,7 +195,7 @@ async def _points(upstream: ThingsBoardClient, plan: _Plan) -> tuple[dict[str, l
             if len(points) > plan.limit:
                 left[key] = data[key][-1]["ts"] + (1 if ascending else 0)
 
-    await run_bounded(_calls(positions, plan.limit), read, at_once=CALLS_AT_ONCE)
+    await run_bounded(calls[: plan.allowance.calls], read, at_once=CALLS_AT_ONCE)
     return data, plan.next_cursor(positions=left)
 
 
@@ -202,36 +206,42 @@ def _calls(positions: dict[str, int], limit: int) -> list[tuple[int, list[str]]]
         keys_at[position].append(key)
     size = max(1, POINTS_A_CALL // (limit + 1))
     return [
-        (position, keys[index : index + size])
+        (position, group[index : index + size])
         for position, keys in keys_at.items()
-        for index in range(0, len(keys), size)
+        for group in keys_by_call(keys)
+        for index in range(0, len(group), size)
     ]
 
 
 async def _aggregates(
     upstream: ThingsBoardClient, plan: _Plan, warnings: list[dict[str, str]]
 ) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
-    question = plan.question
+    question, allowance = plan.question, plan.allowance
     function = Function(question.agg, question.interval, question.time_zone)
+    allowance.check(plan.keys, function.looks)
+    grid = _grid(plan)
     boundary = plan.cursor.boundary if plan.cursor else None
     buckets: list[Bucket] = []
     values: dict[str, dict[Bucket, Any]] = {key: {} for key in plan.keys}
     faults = _Faults()
     room = plan.limit
-    for _ in range(ROUNDS):
-        some, boundary = _buckets(plan, boundary, room)
+    while True:
+        some, boundary = _buckets(plan, function, grid, boundary, room)
         in_time = some if plan.order == "ASC" else some[::-1]
-        exact = await exact_aggregate(
-            upstream, plan.entity, plan.keys, function, in_time, most_raw_points=plan.most_raw_points
-        )
+        exact = await exact_aggregate(upstream, plan.entity, plan.keys, function, in_time, allowance)
         buckets += some
         for key in plan.keys:
             values[key] |= exact.found.values[key]
         faults.add(exact)
         # A bucket has one value a key at most, so this many more cannot exceed the limit of any.
-        room = plan.limit - max((len(found) for found in values.values()), default=0)
-        if question.fill is not None or boundary is None or not room:
+        filled = max((len(found) for found in values.values()), default=0)
+        room = plan.limit - (filled if question.fill is None else len(buckets))
+        if boundary is None or not room or not allowance.covers_more(plan.keys, function.looks + 1):
             break
+        if question.fill is None and not any(some[-1] in found for found in values.values()):
+            boundary = await _skip_empty(upstream, plan, grid, boundary)
+            if boundary is None:
+                break
     warnings += faults.warnings(question.agg)
     data = {
         key: _aggregated(values[key], buckets, question.fill) if key in plan.known or values[key] else []
@@ -240,17 +250,46 @@ async def _aggregates(
     return data, plan.next_cursor(boundary=boundary)
 
 
-def _buckets(plan: _Plan, boundary: int | None, count: int) -> tuple[list[Bucket], int | None]:
-    """Return the next buckets in the order of the answer, and where those after them begin, if any."""
+def _buckets(
+    plan: _Plan, function: Function, grid: Grid, boundary: int | None, room: int
+) -> tuple[list[Bucket], int | None]:
+    """Return the next buckets in the order of the answer, and where those after them begin, if any.
+
+    They are as many as there is room for, and as the allowance covers.
+    """
     start, end = plan.span
-    grid = _grid(plan)
-    if plan.order == "ASC":
-        buckets = list(islice(buckets_forward(grid, start if boundary is None else boundary, end), count))
-        reached = buckets[-1][1] if buckets else end
-        return buckets, reached if reached < end else None
-    buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), count))
-    reached = buckets[-1][0] if buckets else start
-    return buckets, reached if reached > start else None
+    is_ascending = plan.order == "ASC"
+    if is_ascending:
+        buckets = list(islice(buckets_forward(grid, start if boundary is None else boundary, end), room))
+    else:
+        buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), room))
+    runs = runs_of(buckets if is_ascending else buckets[::-1], function)
+    most = min(RUNS_A_ROUND, plan.allowance.times(plan.keys, function.looks))
+    if len(runs) > most:
+        buckets = list(chain.from_iterable(runs[:most] if is_ascending else runs[-most:]))
+        buckets = buckets if is_ascending else buckets[::-1]
+    if not buckets:
+        return buckets, None
+    reached = buckets[-1][1 if is_ascending else 0]
+    return buckets, reached if start < reached < end else None
+
+
+async def _skip_empty(upstream: ThingsBoardClient, plan: _Plan, grid: Grid, boundary: int) -> int | None:
+    """Return where the next bucket with a point begins, or ends going backwards; None when there is none."""
+    is_ascending = plan.order == "ASC"
+    start, end = (boundary, plan.span[1]) if is_ascending else (plan.span[0], boundary)
+    plan.allowance.spend(plan.keys)
+    query = {"startTs": start, "endTs": end, "limit": 1, "orderBy": plan.order}
+    series = await upstream.telemetry.history(*plan.entity, plan.keys, query=query)
+    try:
+        times = [points[0]["ts"] for points in series.values() if points]
+        if not times:
+            return None
+        if is_ascending:
+            return max(boundary, grid.floor(min(times)))
+        return min(boundary, grid.ceiling(max(times)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UpstreamGarbled(note="not_a_point") from None
 
 
 def _grid(plan: _Plan) -> Grid:

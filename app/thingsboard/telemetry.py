@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict
 from urllib.parse import quote
 
@@ -90,22 +90,28 @@ class TelemetryCalls:
     async def latest(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Latest:
         """Return the newest point of each key, typed; of all keys when `keys` is None.
 
-        An unknown key comes back with the value None (recordings telemetry.json).
+        An unknown key comes back with the value None (recordings telemetry.json), or is left out.
         """
         if self.latest_cache is None:
-            return Latest(await self._values(entity_type, entity_id, keys, {}), None)
+            return Latest(await self.latest_now(entity_type, entity_id, keys), None)
         entity = entity_type, entity_id
         kept = self.latest_cache.find(entity, keys)
         if kept is not None:
             return Latest(orjson.loads(kept.content), kept.age)
         begun = self.latest_cache.begin(entity)
-        series = await self._values(entity_type, entity_id, keys, {})
+        series = await self.latest_now(entity_type, entity_id, keys)
         self.latest_cache.keep(begun, entity, keys, orjson.dumps(series))
         return Latest(series, None)
 
     async def latest_now(self, entity_type: str, entity_id: str, keys: Sequence[str] | None) -> Series:
-        """Return what `latest` does, asked for now."""
-        return await self._values(entity_type, entity_id, keys, {})
+        """Return what `latest` does, asked for now, in one call."""
+        path = f"{ROOT}/{entity_type}/{entity_id}/values/timeseries"
+        groups = keys_by_call(keys or ())
+        # Names that one `keys=` cannot hold would take several calls; the values of all keys take one.
+        is_named = len(groups) == 1 and is_plain(groups[0][0])
+        query: Query = {"keys": ",".join(groups[0]) if is_named else None, "useStrictDataTypes": True}
+        series = read_series(await self._connection.get_json(path, query=query))
+        return series if keys is None or is_named else {key: series[key] for key in keys if key in series}
 
     def _end_latest(self, entity_type: str, entity_id: str) -> None:
         if self.latest_cache is not None:
@@ -114,37 +120,26 @@ class TelemetryCalls:
     async def history(self, entity_type: str, entity_id: str, keys: Sequence[str], *, query: Query) -> Series:
         """Return raw or aggregated points of a range, typed.
 
-        ThingsBoard checks neither existence nor permission here: call `keys` first.
+        ThingsBoard checks neither existence nor permission here: call `keys` first. It is one call, unless
+        the keys cannot be named in one (`keys_by_call`).
 
         Args:
             query: `startTs`, `endTs` and ThingsBoard's own `limit`, `orderBy`, `agg`, `interval`,
                 `intervalType`, `timeZone`.
         """
-        series = await self._values(entity_type, entity_id, keys, query)
-        self.points_read += sum(map(len, series.values()))
-        return series
-
-    async def _values(
-        self, entity_type: str, entity_id: str, keys: Sequence[str] | None, query: Query
-    ) -> Series:
         path = f"{ROOT}/{entity_type}/{entity_id}/values/timeseries"
-        plain = [key for key in keys or () if is_plain(key)]
         series: Series = {}
-        for joined in joined_keys(plain) if keys is not None else [None]:
-            series |= read_series(
-                await self._connection.get_json(
-                    path, query={"keys": joined, **query, "useStrictDataTypes": True}
-                )
+        for group in keys_by_call(keys):
+            # `key=` (4.3 and later) reads any key, one a call, and wins over `keys=`. Without that, though,
+            # ThingsBoard takes any call for one of latest values, whatever its range and aggregation.
+            awkward = None if is_plain(group[0]) else group[0]
+            naming: Query = {"keys": ",".join(group), "key": awkward}
+            answer = await self._connection.get_json(
+                path, query={**naming, **query, "useStrictDataTypes": True}
             )
-        # `key=` (4.3 and later) reads any key, one a call, and wins over `keys=`. Without a parameter `keys`,
-        # though, ThingsBoard takes any call for one of latest values, whatever its range and aggregation.
-        for key in keys or ():
-            if not is_plain(key):
-                named: Query = {"keys": key, "key": key} if query else {"key": key}
-                answer = await self._connection.get_json(
-                    path, query={**named, **query, "useStrictDataTypes": True}
-                )
-                series |= {name: points for name, points in read_series(answer).items() if name == key}
+            named = frozenset(group)
+            series |= {key: points for key, points in read_series(answer).items() if key in named}
+        self.points_read += sum(map(len, series.values()))
         return series
 
     async def save(
@@ -205,19 +200,35 @@ def is_plain(key: str) -> bool:
     return "," not in key
 
 
-def joined_keys(keys: Sequence[str]) -> Iterator[str]:
+def keys_by_call(keys: Iterable[str]) -> list[list[str]]:
+    """Put keys into groups that one history call can name: a key with a comma is alone."""
+    plain: list[str] = []
+    awkward: list[list[str]] = []
+    for key in keys:
+        if is_plain(key):
+            plain.append(key)
+        else:
+            awkward.append([key])
+    return [*_groups(plain), *awkward]
+
+
+def joined_keys(keys: Iterable[str]) -> Iterator[str]:
     """Join keys by commas into texts that fit a request line each."""
+    return map(",".join, _groups(keys))
+
+
+def _groups(keys: Iterable[str]) -> Iterator[list[str]]:
     group: list[str] = []
     length = 0
     for key in keys:
         encoded = len(quote(key, safe="")) + len("%2C")
         if group and length + encoded > LONGEST_KEYS:
-            yield ",".join(group)
+            yield group
             group, length = [], 0
         group.append(key)
         length += encoded
     if group:
-        yield ",".join(group)
+        yield group
 
 
 def read_series(value: Any) -> Series:

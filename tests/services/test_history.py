@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.errors import UpstreamGarbled
 from app.services import history as module
+from app.services.allowance import Allowance, AllowanceSpent
 from app.services.history import History
 from app.thingsboard.telemetry import Point, Series
 
@@ -52,6 +53,23 @@ async def read_merged(upstream: Upstream, span: tuple[int, int] = (0, 10_000_000
         last = rows[-1][0]
         read += rows
     return read
+
+
+async def test_a_history_ends_where_its_allowance_does() -> None:
+    upstream = Upstream({"a": list(range(100_000)), "b,c": [1]})
+    allowance = Allowance(calls=5, raw_points=0)
+    history = History(upstream, ENTITY, ["a", "b,c"], (0, 100_000), allowance=allowance)  # type: ignore[arg-type]  # all it needs
+    read: list[int] = []
+
+    async def read_on() -> None:
+        async for block in history.merged():
+            read.extend(point["ts"] for point in block.get("a", []))
+
+    with pytest.raises(AllowanceSpent):
+        await read_on()
+    assert read == list(range(len(read)))
+    # The first call names both keys, which takes two.
+    assert (len(upstream.telemetry.calls), allowance.calls) == (4, 0)
 
 
 stored_series = st.dictionaries(

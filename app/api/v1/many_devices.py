@@ -59,8 +59,8 @@ async def query_telemetry_of_devices(
     """Answer one query for each of up to 100 devices: `data` and `errors`, keyed as they were named.
 
     All devices share the 100,000 points of an answer, so with many devices and keys the limit of each key is
-    lower than asked for: `query.limit` and `metadata.truncated` say so, and `metadata.next_cursor` goes on at
-    `POST /devices/{device_id}/telemetry/query`.
+    lower than asked for, and 1,000 calls to ThingsBoard: `query.limit` and `metadata.truncated` say so, and
+    `metadata.next_cursor` goes on at `POST /devices/{device_id}/telemetry/query`.
     """
     await charge_devices(request, query.device_ids)
     return answer_by_device(

@@ -73,9 +73,9 @@ def _add_query(routes: APIRouter, kind: Kind) -> None:
     ) -> Response:
         """Return how many points each key has in a range: what an export of it would hold.
 
-        Beyond 200,000 points, all keys together, the longest ones are not looked through. ThingsBoard's count
-        of such a key is too low if its values are of mixed types: `exact` is then false, and
-        `at_least` names the keys.
+        Beyond 200,000 points, all keys together, the longest ones are not looked through, nor beyond 80 calls
+        to ThingsBoard, which values of many kilobytes may take. ThingsBoard's count of such a key is too low
+        if its values are of mixed types: `exact` is then false, and `at_least` names the keys.
         """
         found = await count_points(upstream, (entity.type, entity.id), keys, span)
         return success({**entity.identified, **found.answer})
@@ -94,8 +94,9 @@ def _add_query(routes: APIRouter, kind: Kind) -> None:
 
         A bucket is `{"ts": start, "end_ts": end, "value"}`, clipped to the range; days, weeks and months
         follow the clock changes of `time_zone`. An average or sum of values that are not numbers is null, and
-        `warnings` says so. `metadata.truncated` says whether there is more: send the same query again with
-        `cursor` set to `metadata.next_cursor`.
+        `warnings` says so. `metadata.truncated` says whether there is more, which may be so below `limit`
+        where buckets take many calls to ThingsBoard: send the same query again with `cursor` set to
+        `metadata.next_cursor`.
         """
         found = await point_queries.answer(upstream, (entity.type, entity.id), Question.of(query))
         return success({**entity.identified, **found})
