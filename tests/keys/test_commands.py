@@ -172,6 +172,7 @@ class TestCreate:
         path.write_text(COMMENTED.rstrip() + end)
         assert keys("create", "New", "--scopes", "*").code == 0
         assert len(entries(path)) == 3
+        assert '\n\n[[keys]]\nname = "New"\n' in path.read_text()
 
     def test_a_file_of_comments_only_is_a_beginning(self, keys: Keys, path: Path) -> None:
         path.write_text("# No keys yet.\n")
@@ -335,7 +336,7 @@ class TestCreate:
 class TestHelp:
     """`--help`."""
 
-    @pytest.mark.parametrize("command", ["keys", "keys create", "keys rotate"])
+    @pytest.mark.parametrize("command", ["keys", "keys create", "keys list", "keys rotate"])
     def test_the_page_shows_what_it_says(
         self, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -346,6 +347,12 @@ class TestHelp:
             cli.main([*command.split(), "--help"])
         # Versions of Python break lines differently.
         assert [text.split() for text in shown] == [capsys.readouterr().out.split()]
+
+    def test_an_action_is_needed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["keys"])
+        assert end.value.code == 2
+        assert "the following arguments are required: action" in capsys.readouterr().err
 
 
 class TestRotate:
