@@ -1,6 +1,7 @@
 """The OpenAPI document: FastAPI's, with what SDK generators and readers need on top.
 
-Security, error answers, 64-bit integers and examples are added here, in one place, for every operation.
+Security, error answers, links, 64-bit integers and examples are added here, in one place, for every
+operation.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from app.api import deprecations
 from app.api.etags import NOT_MODIFIED
 from app.api.route import PREFIX, SCOPES_FIELD
 from app.openapi_error_examples import ERROR_EXAMPLES
+from app.openapi_links import add_links
 from app.schemas.common import ErrorBody, RateLimitError
 from app.schemas.live import LiveEventBody
 from app.schemas.rpc import RpcEvent
@@ -110,6 +112,7 @@ def build(app: FastAPI) -> Document:
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 content["schema"] = name_schemas(content["schema"], components["schemas"])
             _complete(operation, path, method)
+    add_links(document["paths"])
     mark_64_bits(document)
     return document
 
@@ -222,7 +225,8 @@ def _add_examples(operation: dict[str, Any]) -> None:
     for status, response in operation["responses"].items():
         for media_type, content in response.get("content", {}).items():
             if status.startswith("2") and "response" in example:
-                content["example"] = example["response"].get(media_type)
+                # One example is good for all successes, unless one of them has its own.
+                content["example"] = example.get(status, example["response"]).get(media_type)
 
 
 def mark_64_bits(node: Any) -> None:

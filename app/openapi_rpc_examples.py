@@ -35,8 +35,13 @@ def command_examples() -> dict[str, dict[str, Any]]:
         "send_oneway_rpc": {
             "request": {JSON: command},
             "response": success(**answered | {"outcome": "sent", "response": None}),
+            "202": success(**queued),
         },
-        "send_twoway_rpc": {"request": {JSON: command}, "response": success(**answered)},
+        "send_twoway_rpc": {
+            "request": {JSON: command},
+            "response": success(**answered),
+            "202": success(**queued),
+        },
         "send_persistent_rpc": {
             "request": {JSON: {"method": "setLight", "params": params, "expires_in": 3_600_000}},
             "response": success(**queued),

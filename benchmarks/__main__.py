@@ -2,22 +2,15 @@
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
 
 from benchmarks import bulk, economy, export, fairness, list_call, live, report, starting
 from benchmarks.bench import FULL, QUICK, Bench
 from benchmarks.figures import Result
-from benchmarks.processes import BenchmarkFailed, Children, machine_busy_seconds, say
-
-#: SIGINT too: a shell starts background jobs with it ignored.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
+from benchmarks.processes import BenchmarkFailed, Children, end_on_signals, machine_busy_seconds, say
 
 GROUPS: dict[str, Callable[[Bench], list[Result]]] = {
     "list": list_call.measure_cpu,
@@ -41,8 +34,7 @@ def main() -> int:
         "--only", choices=tuple(GROUPS), metavar="LINE", help=f"one of {', '.join(GROUPS)}; writes no report"
     )
     given = parser.parse_args()
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    end_on_signals()
     started, busy = time.monotonic(), machine_busy_seconds()
     with Children() as children:
         bench = Bench(QUICK if given.quick else FULL, children)
@@ -72,13 +64,6 @@ def measure(bench: Bench, name: str) -> bool:
     for text in bench.notes.get(name, ()):
         say(f"   {text}")
     return True
-
-
-def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as on Ctrl-C; a second signal does not disturb the ending of the children."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -88,14 +88,28 @@ class Bench:
         return child
 
     def start_gateway(self, upstream: Child, *, ready_path: str = LIST_TARGET, **settings: str) -> Child:
-        """Start the gateway in front of an upstream; it has served one request when this returns."""
-        port = free_port()
-        environment = {
-            **GATEWAY,
-            "PORT": str(port),
-            "TB_HOST": f"http://{HOST}:{upstream.port}",
-            **{name.upper(): value for name, value in settings.items()},
-        }
-        child = self.children.start_module("gateway", "app", "serve", port=port, environment=environment)
-        wait_until_ready(child, ready_path, CALLER)
-        return child
+        """Start the gateway in front of an upstream, as `start_gateway` does."""
+        return start_gateway(self.children, upstream, ready_path=ready_path, **settings)
+
+
+def start_gateway(
+    children: Children, upstream: Child, *, ready_path: str = LIST_TARGET, **settings: str
+) -> Child:
+    """Start the gateway in front of an upstream; it has served one request when this returns."""
+    port = free_port()
+    environment = {
+        **GATEWAY,
+        "PORT": str(port),
+        "TB_HOST": f"http://{HOST}:{upstream.port}",
+        **{name.upper(): value for name, value in settings.items()},
+    }
+    child = children.start_module("gateway", "app", "serve", port=port, environment=environment)
+    wait_until_ready(child, ready_path, CALLER)
+    return child
+
+
+def start_thingsboard(children: Children, port: int, *command: str) -> Child:
+    """Start a simulated ThingsBoard: a module and its arguments, which name the port."""
+    child = children.start_module("simulator", *command, port=port)
+    wait_until_ready(child, "/__simulator/calls", {})
+    return child

@@ -7,12 +7,12 @@ from pathlib import Path
 import orjson
 
 from benchmarks import load
-from benchmarks.bench import CALLER, Bench
+from benchmarks.bench import CALLER, Bench, start_thingsboard
 from benchmarks.figures import Result
 from benchmarks.filled_simulator import FIRST_MS, KEY
 from benchmarks.list_call import AUTHORISED
 from benchmarks.load import Specification
-from benchmarks.processes import MIB, BenchmarkFailed, Child, connected, fetch, free_port, wait_until_ready
+from benchmarks.processes import MIB, BenchmarkFailed, Child, connected, fetch, free_port
 
 DEVICES, POINTS = 1_000, 10
 CALL_SECONDS = 0.005
@@ -92,8 +92,7 @@ def start_simulator(bench: Bench, *, devices: int, points: int = 0) -> tuple[Chi
     port = free_port()
     file = bench.children.folder / f"ids-{port}.json"
     arguments = ("benchmarks.filled_simulator", str(port), str(devices), str(points), str(file))
-    child = bench.children.start_module("simulator", *arguments, port=port)
-    wait_until_ready(child, "/__simulator/calls", {})
+    child = start_thingsboard(bench.children, port, *arguments)
     return child, list(orjson.loads(Path(file).read_bytes()))
 
 

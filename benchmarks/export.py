@@ -3,14 +3,14 @@
 The other formats follow, with what they cost and how long another caller waits for an answer meanwhile.
 """
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from http.client import HTTPConnection
 
 import orjson
 
+from benchmarks.background import Background
 from benchmarks.bench import CALLER, Bench
 from benchmarks.bulk import start_simulator
 from benchmarks.figures import Result, percentile
@@ -90,7 +90,10 @@ def _measure_formats(bench: Bench, gateway: Child, target: str) -> dict[str, flo
             bench.note("export", f"The first Parquet file adds {loaded:.0f} MiB to a worker, for pyarrow.")
         gateway.forget_peak()
         before = gateway.memory_now()
-        with Bystander(gateway) as bystander:
+        with (
+            connected(gateway.port, timeout=EXPORT_SECONDS) as connection,
+            Bystander(connection) as bystander,
+        ):
             export = _export(gateway, as_format, is_text=file_format in {"csv", "jsonl"})
         added[file_format] = (gateway.memory_peak() - before) / MIB
         bench.note(
@@ -102,30 +105,20 @@ def _measure_formats(bench: Bench, gateway: Child, target: str) -> dict[str, flo
     return added
 
 
-class Bystander:
+class Bystander(Background):
     """A caller who asks for something small all the time while something large is going on."""
 
-    def __init__(self, gateway: Child) -> None:
-        self._gateway = gateway
-        self._thread = threading.Thread(target=self._ask)
-        self._is_over = threading.Event()
+    def __init__(self, connection: HTTPConnection) -> None:
+        super().__init__(BYSTANDER_PAUSE_SECONDS)
+        self._connection = connection
         self._seconds: list[float] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
-        with connected(self._gateway.port, timeout=EXPORT_SECONDS) as connection:
-            while not self._is_over.wait(BYSTANDER_PAUSE_SECONDS):
-                started = time.perf_counter()
-                connection.request("GET", "/health/live")
-                connection.getresponse().read()
-                self._seconds.append(time.perf_counter() - started)
+    def act(self) -> None:
+        """Ask once."""
+        started = time.perf_counter()
+        self._connection.request("GET", "/health/live")
+        self._connection.getresponse().read()
+        self._seconds.append(time.perf_counter() - started)
 
     @property
     def median_ms(self) -> float:

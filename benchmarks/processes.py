@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -22,12 +22,27 @@ STOP_SECONDS = 3.0
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 TAIL_LINES = 15
+#: What ends a run and its children. SIGINT too: a shell starts background jobs with it ignored.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def say(text: str) -> None:
     """Print at once, also into a pipe."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def end_on_signals() -> None:
+    """Let any of the signals end this as Ctrl-C does: with a KeyboardInterrupt."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A second signal does not disturb the ending of the children.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class BenchmarkFailed(Exception):
@@ -62,6 +77,14 @@ class Child:
     def memory_peak(self) -> int:
         """Return the largest resident bytes since the start or `forget_peak`."""
         return sum(status_bytes(process, "VmHWM") for process in tree_of(self.process.pid))
+
+    def open_files(self) -> int:
+        """Return how many files it and its descendants have open."""
+        found = 0
+        for process in tree_of(self.process.pid):
+            with contextlib.suppress(OSError):
+                found += len(list(Path(f"/proc/{process}/fd").iterdir()))
+        return found
 
     def forget_peak(self) -> None:
         """Let the peak begin anew at what is resident now."""

@@ -11,18 +11,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Self
 
+from benchmarks.background import Background
 from benchmarks.bench import CALLER, KEY, LIST_TARGET, QUICK, Bench
 from benchmarks.figures import percentile
 from benchmarks.load import Specification, run
-from benchmarks.processes import HOST, MIB, BenchmarkFailed, Child, Children, tree_of
+from benchmarks.processes import HOST, MIB, BenchmarkFailed, Child, Children
 
 PEERS = 1_000
 #: Slow connections opened in a second: what good callers notice is to be their being there, not their coming.
@@ -70,35 +68,18 @@ class Row:
         )
 
 
-class Watch:
+class Watch(Background):
     """The most files and memory that a server had while this was open."""
 
     def __init__(self, server: Child) -> None:
-        self._server, self._is_over = server, threading.Event()
-        self._thread = threading.Thread(target=self._sample)
+        super().__init__(SAMPLE_SECONDS)
+        self._server = server
         self.files = self.memory = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._is_over.wait(SAMPLE_SECONDS):
-            self.files = max(self.files, open_files(self._server))
-            self.memory = max(self.memory, self._server.memory_now())
-
-
-def open_files(server: Child) -> int:
-    """Return how many files the server and its workers have open."""
-    found = 0
-    for process in tree_of(server.process.pid):
-        with contextlib.suppress(OSError):
-            found += len(list(Path(f"/proc/{process}/fd").iterdir()))
-    return found
+    def act(self) -> None:
+        """Look once."""
+        self.files = max(self.files, self._server.open_files())
+        self.memory = max(self.memory, self._server.memory_now())
 
 
 def good_p99(port: int) -> float:
@@ -134,7 +115,7 @@ def held(port: int, request: bytes) -> Iterator[None]:
 
 def measure(kind: str, gateway: Child, attack: Attack) -> Row:
     """Measure one kind: without, with, and until all of it is gone."""
-    idle_files, idle_memory = open_files(gateway), gateway.memory_now()
+    idle_files, idle_memory = gateway.open_files(), gateway.memory_now()
     before, meanwhile = [], []
     files, memory, cut_after = 0, 0, 0.0
     for _ in range(ROUNDS):
@@ -152,7 +133,7 @@ def measure(kind: str, gateway: Child, attack: Attack) -> Row:
 def wait_until_cut(gateway: Child, files: int) -> None:
     """Wait until so many files are open, no more."""
     ends = time.monotonic() + CUT_SECONDS
-    while open_files(gateway) > files:
+    while gateway.open_files() > files:
         if time.monotonic() > ends:
             raise BenchmarkFailed(f"slow peers were still there after {CUT_SECONDS:.0f} s")
         time.sleep(SAMPLE_SECONDS)

@@ -13,12 +13,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 
 from benchmarks import svg
+from benchmarks.bench import CALLER, KEY, start_gateway, start_thingsboard
 from benchmarks.processes import (
     HOST,
     MIB,
@@ -27,12 +27,9 @@ from benchmarks.processes import (
     Children,
     free_port,
     say,
-    tree_of,
-    wait_until_ready,
 )
 
 BASE = "/api/v1/tb"
-KEY = "soak-key-of-this-run-0001"
 DEVICE = "name:Test Device A1"
 PLOT = ROOT / "docs" / "images" / "soak.svg"
 SAMPLES = 200
@@ -143,37 +140,19 @@ class Traffic:
 def start(children: Children) -> Child:
     """Start a simulated ThingsBoard and a gateway before it; return the gateway."""
     port = free_port()
-    simulator = children.start_module("simulator", "tb_simulator", "--port", str(port), port=port)
-    wait_until_ready(simulator, "/__simulator/calls", {})
-    port = free_port()
-    environment = {
-        "TB_HOST": f"http://{HOST}:{simulator.port}",
-        "TB_USERNAME": "tenant@thingsboard.org",
-        "TB_PASSWORD": "tenant",
-        "API_KEY": KEY,
-        "HOST": HOST,
-        "PORT": str(port),
-        "RATE_LIMIT_REQUESTS": "100000000",
-    }
-    gateway = children.start_module("gateway", "app", "serve", port=port, environment=environment)
-    wait_until_ready(gateway, "/health/ready", {})
-    return gateway
+    return start_gateway(children, start_thingsboard(children, port, "tb_simulator", "--port", str(port)))
 
 
 def sample(gateway: Child, started: float) -> Sample:
     """Look at the gateway's processes."""
-    files = 0
-    for process in tree_of(gateway.process.pid):
-        with contextlib.suppress(OSError):
-            files += len(list(Path(f"/proc/{process}/fd").iterdir()))
-    return Sample((time.monotonic() - started) / 60, gateway.memory_now() / MIB, files)
+    return Sample((time.monotonic() - started) / 60, gateway.memory_now() / MIB, gateway.open_files())
 
 
 async def drive(gateway: Child, seconds: float) -> tuple[list[Sample], Traffic]:
     """Make the traffic and watch; the last sample is of the gateway at rest again, the first of before."""
     started = time.monotonic()
     samples = [sample(gateway, started)]
-    async with aiohttp.ClientSession(headers={"X-API-Key": KEY}, timeout=CALL) as session:
+    async with aiohttp.ClientSession(headers=CALLER, timeout=CALL) as session:
         traffic = Traffic(gateway.port, session)
         tasks = [asyncio.create_task(traffic.go_on(kind)) for kind in traffic.kinds()]
         while time.monotonic() - started < seconds:

@@ -2,7 +2,7 @@
 
 A gateway and a simulated ThingsBoard are started for it. Whatever the gateway answers has to be in its
 document: the status, the content type, the body, the headers. `scripts/adversarial_hooks.py` has the checks
-that are ours. The four streams are left out: they do not end.
+that are ours. The three streams are left out: they do not end.
 """
 
 import argparse
@@ -10,30 +10,26 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import KEY, start_gateway, start_thingsboard
 from benchmarks.processes import (
     HOST,
     ROOT,
     BenchmarkFailed,
     Child,
     Children,
-    fetch,
+    end_on_signals,
     free_port,
-    wait_until_ready,
+    say,
 )
 
 DOCUMENT = ROOT / "tb_api_sdk_openapi.json"
-BASE = "/api/v1/tb"
-KEY = "adversarial-key-of-this-run-0001"
-HEADERS = {"X-API-Key": KEY}
-LOGIN = ("tenant@thingsboard.org", "tenant")
 #: Ids of the document's examples.
 EXAMPLES = {
     "device": "065b2ed0-e62a-11f1-9212-1192b8cbba80",
@@ -50,31 +46,51 @@ EXCLUDED_CHECKS = (
     # Ours knows which 5xx are allowed, and when.
     "not_a_server_error",
 )
+#: Nor are these with faults: a ThingsBoard that acknowledges a deletion and does not carry it out, or answers
+#: that what was just made is not the caller's, is believed.
+NEEDS_TRUTH = ("use_after_free", "ensure_resource_availability", "stays_deleted")
+#: Where an id of which kind is taken; two of three random cases name an object that exists.
+TAKEN = {
+    "path.device_id": "device",
+    "path.asset_id": "asset",
+    "path.alarm_id": "alarm",
+    "path.root_id": "asset",
+    "query.entity_id": "asset",
+    "body.device_ids[*]": "device",
+    "body.from.id": "asset",
+    "body.to.id": "device",
+}
+#: The key is given as the document's security scheme: a header would come back where it is to be missing.
+#: Chains follow the links of the document; those that schemathesis infers take the object that holds an id
+#: for the id.
+CONFIGURATION = f"""
+[auth.openapi.ApiKey]
+api_key = "{KEY}"
+
+[phases.stateful]
+max-steps = 60
+inference.algorithms = []
+generation.max-examples = 25
+"""
 
 
 def main() -> int:
     """Start both, call everything, end both; the exit code is schemathesis'."""
-    parser = argparse.ArgumentParser(prog="scripts/adversarial", description=__doc__.partition("\n")[0])
-    parser.add_argument("--faults", action="store_true", help="ThingsBoard fails in one call of three")
-    parser.add_argument(
-        "--seed", type=int, default=None, help="repeats a run; another one each time unless given"
-    )
-    parser.add_argument("--examples", type=int, default=100, help="random cases an operation (100)")
-    parser.add_argument("--seconds", type=int, default=None, help="goes on with new cases for so long")
-    parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful", help="of schemathesis")
-    given = parser.parse_args()
+    given = arguments()
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    sys.stdout.write(f"🎲 --seed {seed}\n")
-    sys.stdout.flush()
-    # What was started is ended, too, when this is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    say(f"🎲 --seed {seed}")
+    end_on_signals()
     with Children() as children:
-        simulator, gateway = start(children)
-        objects = {"device": make(gateway, "/devices"), "asset": make(gateway, "/assets")}
-        objects["alarm"] = raise_alarm(simulator, objects["device"])
-        document = children.folder / "document.json"
-        document.write_text(json.dumps(prepared(objects)), "utf-8")
-        command = schemathesis(document, gateway, seed, given)
+        port, file = free_port(), children.folder / "objects.json"
+        module = "scripts.adversarial_thingsboard"
+        simulator = start_thingsboard(children, port, module, str(port), str(file))
+        # Every call comes from another address, or missing keys would soon be 429s.
+        gateway = start_gateway(children, simulator, ready_path="/health/ready", trusted_proxies=HOST)
+        objects: dict[str, str] = json.loads(file.read_bytes())
+        document = prepared(objects)
+        (children.folder / "document.json").write_text(json.dumps(document), "utf-8")
+        (children.folder / "schemathesis.toml").write_text(configured(objects), "utf-8")
+        command = schemathesis(children.folder, gateway, seed, given)
         environment = os.environ | {
             "SCHEMATHESIS_HOOKS": "scripts.adversarial_hooks",
             "ADVERSARIAL_KEPT": ",".join(objects.values()),
@@ -86,42 +102,31 @@ def main() -> int:
         ).returncode
         if gateway.process.poll() is not None:
             raise BenchmarkFailed(f"the gateway ended:\n{gateway.tail()}")
-        statuses = Counter(re.findall(rb'"status":(\d+)', gateway.log.read_bytes()))
-    counted = ", ".join(f"{number} x {status.decode()}" for status, number in sorted(statuses.items()))
-    sys.stdout.write(f"📊 {counted}\n")
-    return code
+        never = operations_of(document) - told(gateway)
+    if never:
+        say(f"❌ never called: {', '.join(sorted(never))}")
+    return code or bool(never)
 
 
-def start(children: Children) -> tuple[Child, Child]:
-    """Start a simulated ThingsBoard and a gateway before it, without limits that would hide answers."""
-    port = free_port()
-    simulator = children.start_module("simulator", "tb_simulator", "--port", str(port), port=port)
-    wait_until_ready(simulator, "/__simulator/calls", {})
-    port = free_port()
-    environment = {
-        "TB_HOST": f"http://{HOST}:{simulator.port}",
-        "TB_USERNAME": LOGIN[0],
-        "TB_PASSWORD": LOGIN[1],
-        "API_KEY": KEY,
-        "HOST": HOST,
-        "PORT": str(port),
-        "RATE_LIMIT_REQUESTS": "100000000",
-        # Every call comes from another address, or missing keys would soon be 429s.
-        "TRUSTED_PROXIES": HOST,
-    }
-    gateway = children.start_module("gateway", "app", "serve", port=port, environment=environment)
-    wait_until_ready(gateway, "/health/ready", {})
-    return simulator, gateway
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/adversarial", description=__doc__.partition("\n")[0])
+    parser.add_argument("--faults", action="store_true", help="ThingsBoard fails in one call of three")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="repeats a run; another one each time unless given"
+    )
+    parser.add_argument("--examples", type=int, default=100, help="random cases an operation (100)")
+    parser.add_argument("--seconds", type=int, default=None, help="goes on with new cases for so long")
+    parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful", help="of schemathesis")
+    return parser.parse_args()
 
 
-def schemathesis(document: Path, gateway: Child, seed: int, given: argparse.Namespace) -> list[str]:
+def schemathesis(folder: Path, gateway: Child, seed: int, given: argparse.Namespace) -> list[str]:
     """Return its command line."""
-    # The key is given as the document's security scheme: a header would come back where it is to be missing.
-    configuration = document.with_name("schemathesis.toml")
-    configuration.write_text(f'[auth.openapi.ApiKey]\napi_key = "{KEY}"\n', "utf-8")
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration)]
-    command += ["run", str(document), "--url", f"http://{HOST}:{gateway.port}"]
-    command += ["--exclude-path-regex", STREAMS, "--exclude-checks", ",".join(EXCLUDED_CHECKS)]
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml")]
+    command += ["run", str(folder / "document.json"), "--url", f"http://{HOST}:{gateway.port}"]
+    excluded = EXCLUDED_CHECKS + (NEEDS_TRUTH if given.faults else ())
+    command += ["--exclude-path-regex", STREAMS, "--exclude-checks", ",".join(excluded)]
     command += ["--phases", given.phases, "--seed", str(seed), "--max-examples", str(given.examples)]
     command += ["--continue-on-failure", "--no-shrink", "--warnings", "off", "--request-timeout", "60"]
     if given.seconds is not None:
@@ -129,52 +134,74 @@ def schemathesis(document: Path, gateway: Child, seed: int, given: argparse.Name
     return command
 
 
-def prepared(objects: Mapping[str, str]) -> dict[str, Any]:
-    """Return the committed document with examples that exist here, and with links between operations.
+def configured(objects: Mapping[str, str]) -> str:
+    """Return schemathesis' configuration."""
+    dictionaries = "".join(f'[dictionaries.{kind}]\nvalues = ["{each}"]\n' for kind, each in objects.items())
+    parameters = "".join(
+        f'"{place}" = {{ dictionary = "{kind}", probability = 0.66 }}\n' for place, kind in TAKEN.items()
+    )
+    return f"{CONFIGURATION}\n{dictionaries}\n[parameters]\n{parameters}"
 
-    Without them nearly all cases would end at a 404.
+
+def prepared(objects: Mapping[str, str]) -> dict[str, Any]:
+    """Return the committed document with examples that exist here: without, nearly all cases end at a 404.
+
+    What is linked in words only (ids in bodies) is linked for schemathesis, too.
     """
     text = DOCUMENT.read_text("utf-8")
     for kind, known in EXAMPLES.items():
         text = text.replace(known, objects[kind])
     document: dict[str, Any] = json.loads(text)
-    paths = document["paths"]
-    for path, parameter in (("/devices", "device_id"), ("/assets", "asset_id")):
-        paths[BASE + path]["post"]["responses"]["201"]["links"] = {
-            operation["operationId"]: {
-                "operationId": operation["operationId"],
-                "parameters": {parameter: "$response.body#/data/id/id"},
-            }
-            for place, item in paths.items()
-            if f"{{{parameter}}}" in place and not re.search(STREAMS, place)
-            for operation in item.values()
-        }
+    made = "$response.body#/data/id/id"
+    ends = {
+        "from": {"id": objects["asset"], "entity_type": "ASSET"},
+        "to": {"id": made, "entity_type": "DEVICE"},
+    }
+    document["paths"]["/api/v1/tb/devices"]["post"]["responses"]["201"]["links"] |= {
+        "create_relation": {"operationId": "create_relation", "requestBody": ends},
+        **{
+            name: {"operationId": name, "requestBody": {"device_ids": [made]}}
+            for name in ("get_latest_telemetry_of_devices", "query_telemetry_of_devices")
+        },
+    }
     return document
 
 
-def make(gateway: Child, path: str) -> str:
-    """Make an object at the gateway and return its id."""
-    body = json.dumps({"name": "Adversarial", "type": "default"}).encode()
-    return str(posted(gateway, BASE + path, body, HEADERS)["data"]["id"]["id"])
+def operations_of(document: Mapping[str, Any]) -> set[str]:
+    """Return the operations that are to be called, as `GET /path`."""
+    return {
+        f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method in item
+        if not re.search(STREAMS, path)
+    }
 
 
-def raise_alarm(simulator: Child, device: str) -> str:
-    """Raise an alarm in ThingsBoard, which the gateway cannot, and return its id."""
-    login = {"username": LOGIN[0], "password": LOGIN[1]}
-    token = posted(simulator, "/api/auth/login", json.dumps(login).encode(), {})["token"]
-    alarm = {"type": "Hot", "severity": "MAJOR", "originator": {"entityType": "DEVICE", "id": device}}
-    headers = {"X-Authorization": f"Bearer {token}"}
-    return str(posted(simulator, "/api/alarm", json.dumps(alarm).encode(), headers)["id"]["id"])
+def told(gateway: Child) -> set[str]:
+    """Say how the gateway answered; return the operations that it was asked for."""
+    statuses, asked, granted = Counter[int](), set[str](), set[str]()
+    for line in access_log(gateway.log):
+        operation, status = f"{line['method']} {line['route']}", int(line["status"])
+        statuses[status] += 1
+        asked.add(operation)
+        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's successes
+            granted.add(operation)
+    say(f"📊 {', '.join(f'{number} x {status}' for status, number in sorted(statuses.items()))}")
+    say(f"📊 {len(granted)} operations with a success")
+    return asked
 
 
-def posted(child: Child, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
-    """Return the JSON that answers a POST."""
-    headers = {**headers, "Content-Type": "application/json"}
-    status, content = fetch(child.port, path, headers, method="POST", body=body)
-    if status not in {200, 201}:
-        raise BenchmarkFailed(f"{child.name}: POST {path} is a {status}: {content[:200]!r}")
-    return json.loads(content)
+def access_log(file: Path) -> Iterator[dict[str, Any]]:
+    """Return the lines about requests."""
+    for line in file.read_text("utf-8", errors="replace").splitlines():
+        if line.startswith("{"):
+            fields = json.loads(line)
+            if fields.get("event") == "request":
+                yield fields
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

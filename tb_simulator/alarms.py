@@ -1,7 +1,7 @@
 """Alarm routes (alarms.json; facts, Alarms)."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tb_simulator.access import check_entity_type, check_uuid, checked, no_such
@@ -9,7 +9,7 @@ from tb_simulator.answers import Answer, bad_request, database_error, forbidden,
 from tb_simulator.pages import PageLink, page_data, page_link
 from tb_simulator.queries import selected
 from tb_simulator.routing import CUSTOMER_USER, Call, Routes
-from tb_simulator.world import NO_CUSTOMER
+from tb_simulator.world import NO_CUSTOMER, Entity, World
 from tb_simulator.world_types import reference
 
 routes = Routes()
@@ -82,19 +82,25 @@ def save_alarm(call: Call) -> Answer:
         raise bad_request("Alarm severity should be specified!")
     source = body.get("originator") or {}
     entity = checked(call, check_entity_type(str(source.get("entityType"))), str(source.get("id")))
-    originator, now = reference(entity.kind, entity.id), call.world.now()
-    known = _active(call, originator, str(kind))
+    known = _active(call, reference(entity.kind, entity.id), str(kind))
     if known:
-        known |= {"severity": severity, "details": body.get("details"), "endTs": body.get("endTs") or now}
+        end = body.get("endTs") or call.world.now()
+        known |= {"severity": severity, "details": body.get("details"), "endTs": end}
         return ok(_shown(known))
+    return ok(_shown(raise_alarm(call.world, entity, body)))
+
+
+def raise_alarm(world: World, entity: Entity, body: Mapping[str, Any]) -> Alarm:
+    """Store a new alarm of an entity; the body has at least its type and severity."""
+    now = world.now()
     start = body.get("startTs") or now
     customer = entity.customer if entity.customer != NO_CUSTOMER else None
     alarm = {
         "tenantId": reference("TENANT", entity.tenant),
         "customerId": reference("CUSTOMER", customer) if customer else None,
-        "type": kind,
-        "originator": originator,
-        "severity": severity,
+        "type": body["type"],
+        "originator": reference(entity.kind, entity.id),
+        "severity": body["severity"],
         "acknowledged": False,
         "cleared": False,
         "assigneeId": None,
@@ -106,10 +112,10 @@ def save_alarm(call: Call) -> Answer:
         "propagateRelationTypes": [],
         "id": reference("ALARM", str(uuid.uuid4())),
         "createdTime": now,
-        "name": kind,
+        "name": body["type"],
     }
-    call.world.alarms.all[alarm["id"]["id"]] = alarm
-    return ok(_shown(alarm))
+    world.alarms.all[alarm["id"]["id"]] = alarm
+    return alarm
 
 
 @routes.get("/api/alarm/{id}")

@@ -69,6 +69,19 @@ async def test_a_body_of_very_many_values_is_not_read(gateway: httpx.AsyncClient
     assert (await gateway.post(f"{BASE}/devices", json=body)).status_code == 201
 
 
+@pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b'"\\ud800"', b"9456146813668397416448"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/devices"), ("PATCH", "/devices/{id}")])
+async def test_what_could_not_be_kept_as_it_came_is_refused(
+    gateway: httpx.AsyncClient, house: House, method: str, path: str, value: bytes
+) -> None:
+    """Found by random calls: an integer beyond 64 bits was a 500, and NaN became null."""
+    body = b'{"name":"x","additional_info":{"a":[%b]}}' % value
+    answer = await gateway.request(method, BASE + path.format(id=house.lamp), content=body, headers=JSON)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["details"]["field"] in {"additional_info", "additionalInfo"}
+    assert "without NaN" in answer.json()["details"]["issue"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

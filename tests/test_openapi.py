@@ -143,3 +143,24 @@ def test_nothing_of_this_machine_is_in_it() -> None:
     text = json.dumps(DOCUMENT)
     assert "/home/" not in text
     assert "/root/" not in text
+
+
+LINKS = {
+    f"{name} {status} {link['operationId']}": (answer["content"]["application/json"], link)
+    for name, (_, _, operation) in OPERATIONS.items()
+    for status, answer in operation["responses"].items()
+    for link in answer.get("links", {}).values()
+}
+
+
+@pytest.mark.parametrize(("content", "link"), LINKS.values(), ids=LINKS)
+def test_a_link_leads_from_an_answer_to_what_an_operation_takes(
+    content: dict[str, Any], link: dict[str, Any]
+) -> None:
+    taken = {each.get("name") for each in OPERATIONS[link["operationId"]][2]["parameters"]}
+    assert set(link["parameters"]) <= taken
+    for expression in link["parameters"].values():
+        value = content["example"]
+        for part in expression.removeprefix("$response.body#/").split("/"):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        assert isinstance(value, str)

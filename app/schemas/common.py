@@ -1,5 +1,6 @@
 """Shapes that every resource shares."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 #: `format: int64`: without it Java and C# SDKs get 32 bits and every time stamp fails.
 Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 Milliseconds = Annotated[int, Field(description="ms since the epoch", json_schema_extra={"format": "int64"})]
+
+
+def as_json(value: Any) -> bytes:
+    """Encode anything that came as JSON, big integers included.
+
+    Raises:
+        ValueError: it holds NaN, Infinity or a lone surrogate, which pass through Python's reader.
+        RecursionError: it is nested too deeply.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Success(BaseModel):

@@ -2,7 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from app.schemas.common import as_json
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
 Text255 = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
@@ -34,6 +37,21 @@ DeviceSortField = Annotated[
 SortOrder = Annotated[Literal["ASC", "DESC"], BeforeValidator(upper)]
 
 
+def _is_kept(info: dict[str, Any]) -> dict[str, Any]:
+    try:
+        as_json(info)
+        orjson.dumps(info)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            "must be JSON without NaN, Infinity, lone surrogates, integers beyond 64 bits or 250 levels"
+        ) from None
+    return info
+
+
+#: ThingsBoard keeps what an object says of itself as it came; what our own reader would change is refused.
+AdditionalInfo = Annotated[dict[str, Any], AfterValidator(_is_kept)]
+
+
 class EntityCreate(BaseModel):
     """A device or asset to make."""
 
@@ -42,7 +60,7 @@ class EntityCreate(BaseModel):
     name: Name = Field(description="Unique in the tenant.")
     type: Name = Field(default="default", description="Profile; a new name makes a new profile.")
     label: Text255 | None = None
-    additional_info: dict[str, Any] | None = Field(default=None, alias="additionalInfo")
+    additional_info: AdditionalInfo | None = Field(default=None, alias="additionalInfo")
 
 
 class EntityPatch(BaseModel):
@@ -53,4 +71,4 @@ class EntityPatch(BaseModel):
     name: Name | None = None
     type: Name | None = None
     label: Text255 | None = None
-    additional_info: dict[str, Any] | None = Field(default=None, alias="additionalInfo")
+    additional_info: AdditionalInfo | None = Field(default=None, alias="additionalInfo")

@@ -1,11 +1,10 @@
 """Commands to devices and what became of them."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.schemas.common import EntityId, Int64, Milliseconds, Pagination, Success
+from app.schemas.common import EntityId, Int64, Milliseconds, Pagination, Success, as_json
 from app.schemas.telemetry import Key, PointValue
 
 #: What ThingsBoard waits for a device at least, whatever it is asked (recordings).
@@ -28,11 +27,6 @@ def _long_enough(timeout: int) -> int:
             f"must be at least {SHORTEST_TIMEOUT_MS}: ThingsBoard waits so many ms for a device, at least"
         )
     return timeout
-
-
-def as_json(params: Any) -> bytes:
-    """Encode anything that came as JSON, big integers included."""
-    return json.dumps(params, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _is_json(params: Any) -> Any:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import random
-import signal
 import sys
 import time
 from collections import Counter
@@ -11,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from benchmarks.__main__ import SIGNALS, interrupt
 from benchmarks.chaos import monitoring, report
 from benchmarks.chaos.callers import CROWDS, Callers
 from benchmarks.chaos.readers import Reader
@@ -28,7 +26,7 @@ from benchmarks.chaos.truth import (
     STREAMED,
     Reading,
 )
-from benchmarks.processes import HOST, BenchmarkFailed, Child, Children, say
+from benchmarks.processes import HOST, BenchmarkFailed, Child, Children, end_on_signals, say
 
 READERS = 6
 #: The report is of a run of this length.
@@ -157,8 +155,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="another load")
     given = parser.parse_args()
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    end_on_signals()
     with Children() as children:
         try:
             stack = Stack(children)

@@ -2,9 +2,11 @@
 
 import pytest
 
-from tests.adversarial import answers_of
+from tests.adversarial import run
 
 
 @pytest.mark.timeout(600)
 def test_every_answer_is_in_the_document_whatever_thingsboard_does() -> None:
-    assert answers_of("--faults", "--phases", "coverage")["502"] > 0
+    done = run("--faults", "--phases", "coverage,stateful")
+    assert done.answers["502"] > 0
+    assert done.links > 20

@@ -14,6 +14,7 @@ from app.api.etags import revalidated
 from app.api.route import PREFIX, requires, versioned_router
 from app.api.state_stream import EventStream, StateEvents
 from app.deps import CallerDep, PageNumber, PageSize, UpstreamDep
+from app.schemas.common import as_json
 from app.schemas.entities import SortOrder
 from app.schemas.rpc import (
     LightAnswer,
@@ -25,7 +26,6 @@ from app.schemas.rpc import (
     RpcStatus,
     StoredRpcAnswer,
     StoredRpcList,
-    as_json,
 )
 from app.security_events import note
 from app.services import light, rpc
