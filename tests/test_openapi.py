@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from openapi_spec_validator import validate as validate_document
 
 from app.keys.entries import SCOPES
+from tests import documented
 from tests.documented import validate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,3 +166,24 @@ def test_a_link_leads_from_an_answer_to_what_an_operation_takes(
         for part in expression.removeprefix("$response.body#/").split("/"):
             value = value[int(part)] if isinstance(value, list) else value[part]
         assert isinstance(value, str)
+
+
+BODIES_WITH: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "upload_attributes": lambda value: {"a": value},
+    "upload_telemetry": lambda value: {"a": [{"ts": 1_760_000_000_000, "value": value}]},
+    "upload_bulk_telemetry": lambda value: {"d": {"a": [{"ts": 1_760_000_000_000, "value": value}]}},
+}
+
+
+@pytest.mark.parametrize("name", BODIES_WITH)
+def test_null_is_no_value_of_what_is_written(name: str) -> None:
+    """As the gateway refuses it, because ThingsBoard does (tests of attributes and uploads)."""
+    # With references that `validate` finds.
+    path, method, _ = OPERATIONS[name]
+    schema = documented.DOCUMENT["paths"][path][method]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    for value in (1, 1.5, "", False, {"a": None}, [None]):
+        validate(BODIES_WITH[name](value), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        validate(BODIES_WITH[name](None), schema)

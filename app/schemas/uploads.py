@@ -7,9 +7,14 @@ from pydantic import BaseModel, Field
 from app.schemas.common import Int64, Milliseconds, Success
 from app.schemas.telemetry import Point, PointValue
 
-#: The schemas that reading declares, so that SDKs have one type for points and one for values.
-POINT_SCHEMA = {"$ref": f"#/components/schemas/{Point.__name__}"}
-VALUE_SCHEMA = {"$ref": f"#/components/schemas/{PointValue.__name__}"}
+NULL = {"type": "null"}
+#: The schemas that reading declares, so that SDKs, which know no `not`, have one type for points and one for
+#: values. ThingsBoard stores no null: it answers 400, for attributes 500 (telemetry.json, attributes.json).
+POINT_SCHEMA: dict[str, Any] = {
+    "$ref": f"#/components/schemas/{Point.__name__}",
+    "not": {"properties": {"value": NULL}, "required": ["value"]},
+}
+VALUE_SCHEMA: dict[str, Any] = {"$ref": f"#/components/schemas/{PointValue.__name__}", "not": NULL}
 
 #: The one declared form of an upload; the other forms are described in words, for the sake of SDKs.
 UPLOAD_SCHEMA: dict[str, Any] = {
@@ -19,7 +24,7 @@ UPLOAD_SCHEMA: dict[str, Any] = {
         'Points by key: `{"temperature":[{"ts":1760000000000,"value":25.6}]}`. Also taken: '
         '`{"temperature":25.6}` (stored at the present time), '
         '`{"ts":1760000000000,"values":{"temperature":25.6}}`, and a list of those. '
-        "`ts` is ms since the epoch or ISO 8601."
+        "`ts` is ms since the epoch or ISO 8601. A value is any JSON value but null."
     ),
     "minProperties": 1,
     "additionalProperties": {
