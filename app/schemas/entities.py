@@ -43,7 +43,7 @@ def _is_kept(info: dict[str, Any]) -> dict[str, Any]:
         orjson.dumps(info)
     except (ValueError, TypeError, RecursionError):
         raise ValueError(
-            "must be JSON without NaN, Infinity, lone surrogates, integers beyond 64 bits or 250 levels"
+            "must be JSON without NaN, Infinity, lone surrogates or integers beyond 64 bits, at most 250 deep"
         ) from None
     return info
 
