@@ -69,7 +69,7 @@ class Connections:
             self._told_at = time.monotonic()
             log.warning("connections_refused", client=address, open=self.open, refused=self.refused)
         message = "Too many connections are open; try again later."
-        return RefusedRequest(503, message, "connection", issue, error_code="OVERLOADED")
+        return RefusedRequest(503, message, "connection", issue, error_code="OVERLOADED", retry_after=1)
 
     def count(self, address: str) -> None:
         """Count a connection in that may stay."""

@@ -23,9 +23,10 @@ from app.counters import MemoryCounters
 from app.draining import DRAINING, Draining
 from app.errors import GatewayError
 from app.keys.store import load as load_keys
+from app.load_shedding import LOAD_SHEDDING, LoadShedding
 from app.metrics.calls import CallMetrics
 from app.metrics.reading import Process
-from app.metrics.requests import RequestMetrics
+from app.metrics.requests import REQUESTS, RequestMetrics
 from app.metrics.sampler import Sampler
 from app.middleware import Gatekeepers, build_middleware
 from app.openapi import document_of
@@ -69,6 +70,10 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
     app.state.streams, app.state.channels = Streams(keys, settings.streams_per_key), Channels()
     app.state.draining = Draining(app.state.streams.drain)
     app.state.connections = Connections(most_connections(), settings.trusted_proxies)
+    app.state.load_shedding = LoadShedding(
+        requests, app.state.upstreams.queue_stands, settings.backend_cors_origins
+    )
+    app.state.requests = requests
     process = Process(
         upstreams=app.state.upstreams,
         keys=keys,
@@ -79,6 +84,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Fas
         requests=requests,
         calls=calls,
         security_log=security_log,
+        load_shedding=app.state.load_shedding,
     )
     app.state.sampler = Sampler(process)
     _add_routes(app, routes)
@@ -144,14 +150,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     probe = app.state.probe = asyncio.create_task(app.state.upstreams.probe())
     watch = asyncio.create_task(app.state.keys.watch())
     sampling = asyncio.create_task(app.state.sampler.run())
+    measuring = asyncio.create_task(app.state.load_shedding.watch())
     try:
         # Handed to the server and to each connection.
-        yield {DRAINING: app.state.draining, CONNECTIONS: app.state.connections}
+        yield {
+            DRAINING: app.state.draining,
+            CONNECTIONS: app.state.connections,
+            LOAD_SHEDDING: app.state.load_shedding,
+            REQUESTS: app.state.requests,
+        }
     finally:
-        probe.cancel()
-        watch.cancel()
-        sampling.cancel()
-        await asyncio.gather(probe, watch, sampling, return_exceptions=True)
+        tasks = (probe, watch, sampling, measuring)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await app.state.upstreams.aclose()
         if app.state.redis is not None:
             await app.state.redis.aclose()

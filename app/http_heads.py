@@ -13,19 +13,32 @@ RawHeader = tuple[bytes, bytes]
 #: A DNS name, an IPv4 or a bracketed IPv6 address, with or without a port.
 HOST = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,254}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
-#: Connections come free within seconds.
-RETRY_AFTER = {503: ((b"retry-after", b"1"),)}
-
 
 class RefusedRequest(Exception):
-    """This request cannot be served, and nothing after it on its connection can be trusted."""
+    """This request, or its whole connection, is refused before the application sees anything of it.
+
+    Args:
+        field: what is at fault, and
+        issue: why; neither where it is no fault of the request's.
+        retry_after: seconds.
+        headers: more of its answer.
+    """
 
     def __init__(
-        self, status: int, message: str, field: str, issue: str, *, error_code: str = "VALIDATION_ERROR"
+        self,
+        status: int,
+        message: str,
+        field: str | None = None,
+        issue: str | None = None,
+        *,
+        error_code: str = "VALIDATION_ERROR",
+        retry_after: int | None = None,
+        headers: Sequence[RawHeader] = (),
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.error_code = status, message, error_code
-        self.details = {"field": field, "issue": issue}
+        self.details = {"field": field, "issue": issue} if field else None
+        self.retry_after, self.headers = retry_after, headers
 
 
 def check_head(version: str, target: bytes, headers: Sequence[RawHeader]) -> None:
@@ -59,8 +72,20 @@ def reason_of(error: httptools.HttpParserError) -> RefusedRequest:
     return RefusedRequest(400, "The request is not valid HTTP.", "request", "malformed")
 
 
-def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[RawHeader]) -> bytes:
-    """Return the whole answer, in the gateway's one error shape."""
+def render(
+    refusal: RefusedRequest,
+    request_id: str,
+    default_headers: Iterable[RawHeader],
+    *,
+    closes: bool = True,
+    is_head: bool = False,
+) -> bytes:
+    """Return the whole answer, in the gateway's one error shape.
+
+    Args:
+        closes: whether it is the last one on its connection.
+        is_head: whether HEAD asked, which wants no body.
+    """
     body = orjson.dumps(
         {
             "status": refusal.status,
@@ -71,16 +96,19 @@ def render(refusal: RefusedRequest, request_id: str, default_headers: Iterable[R
             "request_id": request_id,
         }
     )
-    headers = (
+    headers = [
         *default_headers,
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode()),
-        (b"connection", b"close"),
-        *RETRY_AFTER.get(refusal.status, ()),
-    )
-    lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n", body]
-    return b"".join(lines)
+        *refusal.headers,
+    ]
+    if closes:
+        headers.append((b"connection", b"close"))
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
+    return b"".join(lines if is_head else [*lines, body])
 
 
 def without_upgrade(method: bytes, target: bytes, version: str, headers: Iterable[RawHeader]) -> bytes:

@@ -7,8 +7,8 @@ whole, as nearly all do, starts none.
 
 import asyncio
 import enum
+import secrets
 import socket
-import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from app.answer_transport import AnswerTransport
 from app.connections import CONNECTIONS, Connections
 from app.draining import draining_of
 from app.http_heads import RefusedRequest, check_head, reason_of, render, without_upgrade
+from app.load_shedding import LOAD_SHEDDING, LoadShedding
+from app.metrics.requests import REQUESTS
 from app.running_request import RunningRequest
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._watched: object = None
         self._receive_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._is_refused = False
+        self._is_refused = self._is_turned_down = False
+        self._load: LoadShedding | None = self.app_state.get(LOAD_SHEDDING)
         # Accepted while the others were told already.
         self._is_draining = draining_of(self.app_state).has_begun
         self._unparsed_head_bytes = self._header_bytes = self._window_bytes = self._unsent_bytes = 0
@@ -98,7 +101,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if refusal is None:
             return False
         self._is_refused = True
-        self.transport.write(render(refusal, uuid.uuid4().hex, self.server_state.default_headers))
+        self._write(refusal, secrets.token_hex(16))
         self.transport.close()
         self._watch_writing()
         return True
@@ -163,7 +166,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._phase = Phase.HEAD
         self._requests += 1
         self._header_bytes = self._window_bytes = 0
-        self._was_paused = False
+        self._was_paused = self._is_turned_down = False
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -189,6 +192,9 @@ class GatewayProtocol(HttpToolsProtocol):
             raise RefusedRequest(400, "Too many requests were sent ahead.", "request", "too much pipelining")
         if self.parser.should_upgrade() and not self._should_upgrade():
             return
+        if self._load is not None and not self._load.admits(self.url):
+            self._turn_down(self._load.refusal(self.headers))
+            return
         self._phase = Phase.BODY
         super().on_headers_complete()
         if self.parser.should_upgrade():
@@ -200,6 +206,22 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.expect_100_continue or self._is_draining:
             self.cycle.keep_alive = False
 
+    def _turn_down(self, refusal: RefusedRequest) -> None:
+        """Refuse this request and go on with the next one: that costs less than a new connection.
+
+        Raises:
+            RefusedRequest: answers to those before it are still to come, or it is the last one anyway.
+        """
+        may_stay = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        is_last = self.parser.should_upgrade() or self.expect_100_continue or self._is_draining
+        # Who sends ahead and does not read would have refusals pile up here.
+        is_unread = self.transport.get_write_buffer_size() > self.UNSENT_BYTES
+        if self._is_answering() or not may_stay or is_last or is_unread:
+            raise refusal
+        self._phase, self._is_turned_down = Phase.BODY, True
+        is_head = self.parser.get_method() == b"HEAD"
+        self._write(refusal, secrets.token_hex(16), closes=False, is_head=is_head)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = RunningRequest.start(cycle, app, self.loop, self.tasks)
 
@@ -207,6 +229,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """Count towards the minimum rate."""
         self._window_bytes += len(body)
         self._body_came_at = self.loop.time()
+        if self._is_turned_down:
+            return
         super().on_body(body)
         self._was_paused |= self.flow.read_paused
 
@@ -216,6 +240,8 @@ class GatewayProtocol(HttpToolsProtocol):
             # To be read again, see above.
             return
         self._phase = Phase.IDLE
+        if self._is_turned_down:
+            return
         super().on_message_complete()
         is_open = self._is_answering() and not self.cycle.response_started and not self._is_draining
         if self.expect_100_continue and is_open:
@@ -329,9 +355,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Answer with this error, if the connection is in a state to carry an answer, and end it."""
         self._is_refused = True
         self._cancel_timers()
-        request_id = uuid.uuid4().hex
-        fields = {"request_id": request_id, "status": refusal.status, "client": self._client_address()}
-        log.info("request_refused", **fields, **refusal.details)
+        request_id = secrets.token_hex(16)
+        if refusal.details:  # Else it is no fault of the request's, and is told as a whole.
+            fields = {"request_id": request_id, "status": refusal.status, "client": self._client_address()}
+            log.info("request_refused", **fields, **refusal.details)
         if self._is_answering():
             if self._phase is not Phase.BODY:
                 # A later request is at fault: those before it get their answers first.
@@ -343,13 +370,18 @@ class GatewayProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(render(refusal, request_id, self.server_state.default_headers))
+        self._write(refusal, request_id)
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
         else:  # TLS says its own goodbye.
             self.transport.close()
         self._receive_timer = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+
+    def _write(self, refusal: RefusedRequest, request_id: str, **how: bool) -> None:
+        if (metrics := self.app_state.get(REQUESTS)) is not None:
+            metrics.add_refused(refusal.status)
+        self.transport.write(render(refusal, request_id, self.server_state.default_headers, **how))
 
     def _client_address(self) -> str:
         return self.client[0] if self.client else ""

@@ -158,6 +158,11 @@ class Upstreams(Mapping[str, Upstream]):
         await asyncio.gather(*map(in_turn, self.values()))
         self._share_queues()
 
+    def queue_stands(self, seconds: float) -> bool:
+        """Tell whether calls to any of them have been waiting for their turns for so long, one or another."""
+        now = asyncio.get_running_loop().time()
+        return any(upstream.client.connection.queue.stands(now, seconds) for upstream in self.values())
+
     def _share_queues(self) -> None:
         queues: dict[tuple[str, str], FairQueue] = {}
         for upstream in self.values():

@@ -50,13 +50,14 @@ class Specification:
 
 @dataclass
 class Report:
-    """What came of it. Latencies are in seconds."""
+    """What came of it. Latencies are in seconds; an open loop also tells those of good answers apart."""
 
     answered: int = 0
     failed: int = 0
     lost: int = 0
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    good_latencies: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -87,13 +88,15 @@ class OpenLoop(Generic[Connection]):
         else:
             self._waiting.append(number)
 
-    def finish(self, connection: Connection, now: float) -> None:
-        """Note an answer, and give its connection to the request that has waited longest."""
-        self.latencies.append(now - self.due(self._under_way.pop(id(connection))))
+    def finish(self, connection: Connection, now: float) -> float:
+        """Note an answer and return its latency; its connection goes to who has waited for one longest."""
+        latency = now - self.due(self._under_way.pop(id(connection)))
+        self.latencies.append(latency)
         if self._waiting:
             self._start(connection, self._waiting.popleft())
         else:
             self._idle.append(connection)
+        return latency
 
     def _start(self, connection: Connection, number: int) -> None:
         self._under_way[id(connection)] = number
@@ -107,7 +110,7 @@ class Client(asyncio.Protocol):
         self._finished, self._report = finished, report
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self.is_busy = False
+        self.is_busy = self.was_good = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -129,7 +132,8 @@ class Client(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Count the answer."""
         self.is_busy = False
-        if self._parser.get_status_code() < FIRST_FAILURE:
+        self.was_good = self._parser.get_status_code() < FIRST_FAILURE
+        if self.was_good:
             self._report.answered += 1
         else:
             self._report.failed += 1
@@ -213,9 +217,13 @@ async def run_open(specification: Specification, rate: float) -> Report:
     """Send at a fixed rate, whatever the answers do."""
     report, encode = Report(), encoder(specification)
     started = time.perf_counter()
-    clients = await connect(
-        specification, report, lambda client: schedule.finish(client, time.perf_counter() - started)
-    )
+
+    def finish(client: Client) -> None:
+        latency = schedule.finish(client, time.perf_counter() - started)
+        if client.was_good:
+            report.good_latencies.append(latency)
+
+    clients = await connect(specification, report, finish)
     schedule = OpenLoop(rate, clients, lambda client, number: client.send(encode(number)))
     started = time.perf_counter()
     for number in range(int(rate * specification.seconds)):

@@ -245,6 +245,12 @@ ROWS: dict[str, list[Panel]] = {
             "s",
             {"p99 {{instance}}": quantile(0.99, "gateway_event_loop_lag_seconds", "instance")},
         ),
+        Panel(
+            "Shed requests",
+            "reqps",
+            {"{{instance}}": rate("gateway_shed_requests_total", "instance")},
+            help="Refused because the workers' CPU is asked for more than it can do.",
+        ),
         Panel("Workers", "short", {"{{instance}}": now("gateway_workers", "instance")}),
     ],
 }

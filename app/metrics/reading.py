@@ -1,12 +1,12 @@
 """What a metric is read from."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Literal
 
 from app.counters import MemoryCounters
 from app.keys.store import APIKeys
+from app.load_shedding import LoadShedding
 from app.metrics.calls import CallMetrics
 from app.metrics.requests import RequestMetrics
 from app.metrics.tally import Tally
@@ -15,9 +15,6 @@ from app.security_events import SecurityLog
 from app.services.live_channels import Channels
 from app.services.streams import Streams
 from app.upstreams import Upstreams
-
-#: Seconds.
-LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Process:
     requests: RequestMetrics
     calls: CallMetrics
     security_log: SecurityLog
-    lag: Tally = field(default_factory=partial(Tally, LAGS))
+    load_shedding: LoadShedding
 
 
 How = Literal["counter", "sum", "max"]

@@ -35,6 +35,12 @@ OF_THE_PROCESS = (
         lambda process: process.requests.in_flight,
     ),
     _of_process(
+        "gateway_shed_requests",
+        "Requests refused because the workers' CPU was asked for more than it can do.",
+        "counter",
+        lambda process: process.load_shedding.refused,
+    ),
+    _of_process(
         "gateway_streams", "Streams and WebSockets open.", "sum", lambda process: len(process.streams)
     ),
     _of_process(
@@ -182,8 +188,8 @@ DURATIONS = (
     ),
     Durations(
         "gateway_event_loop_lag_seconds",
-        "How late the event loop was for a task of its own, once a second.",
+        "How late the event loop was for a task of its own, twenty times a second.",
         (),
-        lambda process: [((), process.lag)],
+        lambda process: [((), process.load_shedding.lag)],
     ),
 )

@@ -8,6 +8,8 @@ from starlette.types import Scope
 from app.context import RequestContext
 from app.metrics.tally import Tally
 
+#: Its place in the lifespan's state.
+REQUESTS = "gateway.requests"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 #: What stands for whatever there is no name for: callers must not be able to make new series.
 OTHER, UNMATCHED, NONE = "other", "unmatched", "none"
@@ -71,6 +73,10 @@ class RequestMetrics:
             self.by_key[key_id, upstream, outcome_of(status)] += 1
         if not is_complete:
             self.cut[route] += 1
+
+    def add_refused(self, status: int) -> None:
+        """Count a request that was refused before anybody looked at what it asks for."""
+        self.ended[OTHER, NONE, status, NONE] += 1
 
     def _name(self, key_id: str) -> str:
         if len(self._keys) == MOST_KEYS:

@@ -1,4 +1,4 @@
-"""Copies what the process counts into prometheus_client's metrics, and watches the event loop."""
+"""Copies what the process counts into prometheus_client's metrics."""
 
 import asyncio
 from collections.abc import Callable
@@ -104,12 +104,9 @@ class Sampler:
 
     async def run(self) -> None:
         """Copy everything once a second until cancelled."""
-        clock = asyncio.get_running_loop().time
         while True:
             self.sample()
-            due = clock() + EVERY_SECONDS
             await asyncio.sleep(EVERY_SECONDS)
-            self._process.lag.add(max(0.0, clock() - due))
 
 
 Metric = TypeVar("Metric", bound=MetricWrapperBase)

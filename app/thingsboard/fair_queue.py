@@ -107,6 +107,10 @@ class FairQueue:
         """Return how many calls wait for their turn."""
         return self._waiting
 
+    def stands(self, now: float, seconds: float) -> bool:
+        """Tell whether it has not been empty for so long."""
+        return bool(self._lines) and now - self._busy_since > seconds
+
     def take(self, key: str, now: float) -> Turn | None:
         """Return a turn if this key need not wait; whoever waits meanwhile may not start either."""
         if self.pace.is_limited:
@@ -249,7 +253,7 @@ class FairQueue:
 
     def _latest(self, until: float, now: float) -> float:
         """Return the moment by which a newcomer must have its turn."""
-        if self._lines and now - self._busy_since > STANDING_SECONDS:
+        if self.stands(now, STANDING_SECONDS):
             # A wait as long as a call itself is no harm to anybody who waits for calls of that length.
             return min(until, now + max((until - now) * STANDING_PART, self._call_seconds))
         return until
