@@ -48,6 +48,10 @@ class Replica:
                 await asyncio.sleep(0.05)
 
     @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.process.returncode is None
+
+    @property
     def answered(self) -> int:
         """How many requests its access log tells of."""
         assert self.process
