@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from app.errors import InvalidRequest, UpstreamGarbled
 from app.schemas.telemetry import MOST_KEYS, MOST_POINTS, CalendarUnit, QueryFields, TelemetryQuery
-from app.services.aggregation import CALLS_AT_ONCE, Bucket, Function, runs_of
+from app.services.aggregation import CALLS_AT_ONCE, INTERVALS_A_CALL, Bucket, Function, runs_of
 from app.services.allowance import Allowance
 from app.services.calendar_intervals import EqualGrid, Grid, buckets_backward, buckets_forward, build_grid
 from app.services.cursors import Cursor, Order, bad_cursor, digest_of
@@ -21,7 +21,8 @@ from app.times import DAY_MS, now_ms, parse_range, parse_time
 
 #: Points of one ThingsBoard call.
 POINTS_A_CALL = 20_000
-#: So many runs of buckets are read before it is looked where the next point is: a year of hours.
+#: So many runs of buckets are read before it is looked where the next point is: a year of hours. Behind a gap
+#: it is one, then twice as many each time until the next gap: single points may lie far apart.
 RUNS_A_ROUND = 16
 HOUR_MS = 3_600_000
 NO_AGGREGATION = "NONE"
@@ -206,7 +207,7 @@ def _calls(positions: dict[str, int], limit: int) -> list[tuple[int, list[str]]]
         keys_at[position].append(key)
     size = max(1, POINTS_A_CALL // (limit + 1))
     return [
-        (position, group[index : index + size])
+        (position, list(group[index : index + size]))
         for position, keys in keys_at.items()
         for group in keys_by_call(keys)
         for index in range(0, len(group), size)
@@ -224,9 +225,10 @@ async def _aggregates(
     buckets: list[Bucket] = []
     values: dict[str, dict[Bucket, Any]] = {key: {} for key in plan.keys}
     faults = _Faults()
-    room = plan.limit
+    room, most_runs = plan.limit, RUNS_A_ROUND
     while True:
-        some, boundary = _buckets(plan, function, grid, boundary, room)
+        some, boundary = _buckets(plan, function, grid, boundary, (room, most_runs))
+        most_runs = min(RUNS_A_ROUND, 2 * most_runs)
         in_time = some if plan.order == "ASC" else some[::-1]
         exact = await exact_aggregate(upstream, plan.entity, plan.keys, function, in_time, allowance)
         buckets += some
@@ -239,7 +241,7 @@ async def _aggregates(
         if boundary is None or not room or not allowance.covers_more(plan.keys, function.looks + 1):
             break
         if question.fill is None and not any(some[-1] in found for found in values.values()):
-            boundary = await _skip_empty(upstream, plan, grid, boundary)
+            boundary, most_runs = await _skip_empty(upstream, plan, grid, boundary), 1
             if boundary is None:
                 break
     warnings += faults.warnings(question.agg)
@@ -251,22 +253,27 @@ async def _aggregates(
 
 
 def _buckets(
-    plan: _Plan, function: Function, grid: Grid, boundary: int | None, room: int
+    plan: _Plan, function: Function, grid: Grid, boundary: int | None, most: tuple[int, int]
 ) -> tuple[list[Bucket], int | None]:
     """Return the next buckets in the order of the answer, and where those after them begin, if any.
 
-    They are as many as there is room for, and as the allowance covers.
+    They are as many as the allowance covers.
+
+    Args:
+        most: how many buckets and runs of buckets there may be.
     """
     start, end = plan.span
+    room, most_runs = most
+    most_runs = min(most_runs, plan.allowance.times(plan.keys, function.looks))
+    count = min(room, most_runs * INTERVALS_A_CALL)
     is_ascending = plan.order == "ASC"
     if is_ascending:
-        buckets = list(islice(buckets_forward(grid, start if boundary is None else boundary, end), room))
+        buckets = list(islice(buckets_forward(grid, start if boundary is None else boundary, end), count))
     else:
-        buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), room))
+        buckets = list(islice(buckets_backward(grid, start, end if boundary is None else boundary), count))
     runs = runs_of(buckets if is_ascending else buckets[::-1], function)
-    most = min(RUNS_A_ROUND, plan.allowance.times(plan.keys, function.looks))
-    if len(runs) > most:
-        buckets = list(chain.from_iterable(runs[:most] if is_ascending else runs[-most:]))
+    if len(runs) > most_runs:
+        buckets = list(chain.from_iterable(runs[:most_runs] if is_ascending else runs[-most_runs:]))
         buckets = buckets if is_ascending else buckets[::-1]
     if not buckets:
         return buckets, None
