@@ -108,6 +108,12 @@ async def test_a_crowd_gets_exactly_the_amount() -> None:
     assert sum(standing.granted for standing in standings) == 20
 
 
+async def test_all_is_taken_or_nothing_unless_a_part_will_do() -> None:
+    counters, quota = MemoryCounters(), parse_quota("key", "3/hour")
+    assert (await counters.take(quota, "a", 4)).granted == 0
+    assert (await counters.take(quota, "a", 4, partly=True))[:2] == (3, (3,))
+
+
 def test_a_new_limit_of_a_key_goes_on_with_the_windows_it_shares() -> None:
     counters = MemoryCounters()
     for _ in range(3):

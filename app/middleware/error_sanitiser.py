@@ -67,7 +67,7 @@ def shown(error: Exception | asyncio.CancelledError, scope: Scope) -> GatewayErr
         draining: Draining | None = scope.get("state", {}).get(DRAINING)
         if draining is None or not draining.has_begun:
             raise error
-        return Overloaded(STOPPING, retry_after=1)
+        return Overloaded(STOPPING)
     gateway_error = as_gateway_error(error)
     if isinstance(gateway_error, InternalError):
         log.error("internal_error", request_id=context_of(scope).request_id, exc_info=error)

@@ -132,6 +132,8 @@ async def test_a_place_the_key_is_not_for_is_told_by_its_rule(
     error = await door.refused(BOUND, **more)
     assert (type(error), error.message, error.details) == (NotAllowed, message, {"rule": rule})
     assert door.keys.refused == {reason: 1}
+    notes = CURRENT.get().notes  # type: ignore[union-attr]
+    assert [(note.event, note.fields["key_id"]) for note in notes] == [("key_refused", "bound")]
 
 
 async def test_failures_of_all_kinds_are_counted_together_by_address(door: Door) -> None:
