@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.metrics.directory import DIRECTORY, directory_for
+from app.metrics import directory
+from app.metrics.directory import DIRECTORY, SHARED_MEMORY, directory_for
 from app.metrics.exposition import ENDED, fold_ended
 from benchmarks.processes import free_port
 from tests.metrics.scraping import Scrape, scrape
@@ -66,7 +68,17 @@ class TestTheDirectory:
         with directory_for(2):
             path = Path(os.environ[DIRECTORY])
             assert list(path.iterdir()) == []
+            assert path.parent == Path(SHARED_MEMORY)
         assert not path.exists()
+
+    def test_without_shared_memory_it_is_a_temporary_one(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv(DIRECTORY, "of-an-earlier-start")
+        monkeypatch.setattr(directory, "SHARED_MEMORY", str(tmp_path / "missing"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with directory_for(2):
+            assert Path(os.environ[DIRECTORY]).parent == tmp_path
 
     def test_one_worker_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(DIRECTORY, "of-an-earlier-start")
