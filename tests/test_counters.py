@@ -110,7 +110,7 @@ async def test_a_crowd_gets_exactly_the_amount() -> None:
 
 async def test_all_is_taken_or_nothing_unless_a_part_will_do() -> None:
     counters, quota = MemoryCounters(), parse_quota("key", "3/hour")
-    assert (await counters.take(quota, "a", 4)).granted == 0
+    assert (await counters.take(quota, "a", 4)).granted == counters.count(quota, "a", 4).granted == 0
     assert (await counters.take(quota, "a", 4, partly=True))[:2] == (3, (3,))
 
 
@@ -143,6 +143,7 @@ def test_each_length_has_its_own_bound() -> None:
         counters.count(quota, str(number))
     assert (counters.remembered, counters.evicted) == (200, 1_800)
     assert counters.count(quota, "900").used == (2, 2)
+    assert counters.count(quota, "0").used == (1, 1)
 
 
 def test_what_has_ended_makes_room_first() -> None:

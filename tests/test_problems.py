@@ -210,3 +210,7 @@ def test_a_subclass_without_a_row_is_answered_like_its_base() -> None:
 
     assert answer_for(Taken()) == (409, "CONFLICT")
     assert answer_for(errors.GatewayError()) == (500, "INTERNAL_ERROR")
+
+
+def test_an_error_is_its_message_in_a_traceback() -> None:
+    assert str(errors.NotFound("No such device.")) == "No such device."

@@ -141,7 +141,8 @@ def _item(name: str, value: Any) -> Any:
         return value
     array = tomlkit.array()
     for element in value:
-        array.append(_inline(element) if isinstance(element, dict) else _scalar(element))
+        # Networks are text in the file.
+        array.append(_inline(element) if isinstance(element, dict) else str(element))
     if len(f"{name} = {array.as_string()}") > LONGEST_LINE:
         array.multiline(multiline=True)
     return array
@@ -151,11 +152,6 @@ def _inline(fields: dict[str, Any]) -> InlineTable:
     table = tomlkit.inline_table()
     table.update(fields)
     return table
-
-
-def _scalar(value: Any) -> Any:
-    """Networks are text in the file."""
-    return value if isinstance(value, str | int) else str(value)
 
 
 def _render_table(table: Table) -> str:

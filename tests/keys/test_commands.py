@@ -112,6 +112,8 @@ class TestCreate:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         (entry,) = entries(path).values()
         assert (entry.name, entry.scopes) == ("Analytics", ("devices:read", "telemetry:read"))
+        (written,) = tomllib.loads(path.read_text())["keys"]
+        assert set(written) == {"name", "id", "sha256", "created", "scopes"}
         assert said.key.split("_")[1] == entry.id
         assert holder(path, said.key) == entry.id
         secret = said.key.rpartition("_")[2]
@@ -297,7 +299,10 @@ class TestCreate:
     ) -> None:
         path.write_text(COMMENTED)
 
+        beside: list[str] = []
+
         def fail(_: int) -> None:
+            beside.extend(sorted(each.name for each in path.parent.iterdir()))
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
@@ -307,6 +312,31 @@ class TestCreate:
         assert "No space left on device" in said.err
         assert path.read_text() == COMMENTED
         assert list(path.parent.iterdir()) == [path]
+        # Written there, as a file can be replaced in one step only within its file system.
+        assert [name.rpartition(".")[0] for name in beside] == [".keys.toml", "keys"]
+
+    def test_another_owner_stays_one(self, keys: Keys, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else the gateway could no longer read the file that somebody else, such as root, has edited."""
+        path.write_text(COMMENTED)
+        owner = (path.stat().st_uid, path.stat().st_gid)
+        given: list[tuple[int, int, int]] = []
+
+        def give(descriptor: int, user: int, group: int) -> None:
+            given.append((os.fstat(descriptor).st_ino, user, group))
+
+        monkeypatch.setattr(editing.os, "fchown", give)
+        assert keys("disable", "erp").code == 0
+        assert given == []
+        monkeypatch.setattr(editing.os, "geteuid", lambda: owner[0] + 1)
+        assert keys("enable", "erp").code == 0
+        assert given == [(path.stat().st_ino, *owner)]
+
+    def test_a_long_list_has_an_element_a_line(self, keys: Keys, path: Path) -> None:
+        scopes = ["alarms:read", "alarms:write", "assets:read", "assets:write", "devices:read", "rpc:send"]
+        scopes.append("telemetry:read")
+        assert keys("create", "New", "--scopes", ",".join(scopes)).code == 0
+        lines = "".join(f'    "{scope}",\n' for scope in scopes)
+        assert f"\nscopes = [\n{lines}]\n" in path.read_text()
 
     def test_editors_wait_for_each_other(self, path: Path) -> None:
         """Without the lock most of these would overwrite each other's entry."""
@@ -405,6 +435,11 @@ class TestRotate:
         assert path.read_text() == before
         newest = keys("rotate", "A", "--now").key
         assert [holder(path, key) for key in (old, new, newest)] == [None, None, "a"]
+
+    def test_a_file_that_is_not_there_is_not_made(self, keys: Keys, path: Path) -> None:
+        said = keys("rotate", "a")
+        assert (said.code, path.exists()) == (2, False)
+        assert "cannot be read (No such file or directory)" in said.err
 
     def test_live_secrets_without_an_end_are_told_so(self, keys: Keys, path: Path) -> None:
         path.write_text(

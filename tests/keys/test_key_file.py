@@ -135,6 +135,16 @@ class TestFaults:
         assert told.startswith(f"keys.0.{field}")
         assert issue in told
 
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            ("tomorrow", "must be a date and time with an offset, such as 2027-01-31T00:00:00Z"),
+            ("0001-01-01T00:00:00+12:00", "is outside the years 1 to 9999"),
+        ],
+    )
+    def test_a_time_that_is_none_is_said_so(self, value: str, words: str) -> None:
+        assert refusal(KEY | {"expires_at": value}) == f"keys.0.expires_at: {words}"
+
     def test_an_end_before_the_beginning_is_refused(self) -> None:
         times = {"not_before": "2027-02-01T00:00:00Z", "expires_at": "2027-01-01T00:00:00Z"}
         assert refusal(KEY | times) == "keys.0: expires_at must be after not_before"
@@ -155,6 +165,9 @@ class TestFaults:
         assert "keys.0.scopes" in told
         assert "keys.1.id" in told
         assert refusal(*[{"id": "x"}] * 30).endswith("and 40 more")
+        whole = [{"id": f"x{number}", "name": "x", "scopes": ["*"]} for number in range(21)]
+        assert "more" not in refusal(*whole[:20])
+        assert refusal(*whole).endswith("; and 1 more")
 
     @pytest.mark.parametrize("text", ["", "keys = []", "keys = 3", "[keys]\na = 1\n"])
     def test_a_file_without_keys_is_refused(self, text: str) -> None:

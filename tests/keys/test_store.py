@@ -423,6 +423,12 @@ class TestWhatIsReadAgain:
         for _ in range(2):
             assert list(key_file.parse(text.encode(), known=known)) == expected
 
+    @pytest.mark.parametrize("beginning", ["", "# first\n", "\n  # first\n \n"])
+    def test_comments_before_the_first_table_cost_nothing(self, beginning: str) -> None:
+        known: dict[str, Any] = {}
+        found = key_file.parse((beginning + table("a", "secret")).encode(), known=known)
+        assert known == {table("a", "secret"): found[0]}
+
     @pytest.mark.parametrize(
         "text",
         [
