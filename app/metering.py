@@ -46,7 +46,7 @@ def exceeded(
 
 
 class Meter:
-    """Charges the devices of one call to the limit of its caller. The request has paid for the first one.
+    """Charges the devices of one call, or connection, to the limit of its caller; the first one is paid for.
 
     Args:
         tell: called with where the caller stands after each charge.
@@ -73,7 +73,7 @@ class Meter:
             issue = f"names {devices} devices, and the rate limit admits {most} at once: split the call"
             details = {"field": field, "issue": issue, "limited_by": "gateway", "limit": most}
             raise InvalidRequest(f"{field}: {issue}", details=details)
-        cost = devices - self._prepaid
+        cost, self._prepaid = devices - self._prepaid, 0
         if cost > 0:
             standing = await self._take(cost)
             if not standing.granted:

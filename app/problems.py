@@ -127,6 +127,14 @@ def wants_problem_json(scope: Scope) -> bool:
     return wanted > 0 and wanted >= weights.get("application/json", 0.0)
 
 
+def wait_of(error: errors.GatewayError) -> int | None:
+    """Return after how many seconds the caller may try again, if that would help."""
+    status, _ = answer_for(error)
+    if error.retry_after is not None:
+        return max(1, ceil(error.retry_after))
+    return {429: 1, 503: DEFAULT_RETRY_AFTER_SECONDS}.get(status)
+
+
 def body_of(error: errors.GatewayError, scope: Scope) -> dict[str, Any]:
     """Return the members of the one error shape."""
     status, code = answer_for(error)
@@ -149,13 +157,10 @@ def render(error: errors.GatewayError, scope: Scope) -> Response:
         context.error_code, context.error_note = code, error.note
     body = body_of(error, scope)
     headers: dict[str, str] = dict(error.headers)
-    retry_after = error.retry_after
-    if retry_after is None and status == 503:  # noqa: PLR2004 - the HTTP status itself
-        retry_after = DEFAULT_RETRY_AFTER_SECONDS
-    if retry_after is not None:
-        headers["Retry-After"] = str(max(1, ceil(retry_after)))
+    wait = wait_of(error)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
     if status == 429:  # noqa: PLR2004 - the HTTP status itself
-        wait = int(headers.setdefault("Retry-After", "1"))
         body |= {"error": "Rate limit exceeded", "detail": error.message, "retry_after": wait}
     return _response(body, status, headers, problem=wants_problem_json(scope))
 

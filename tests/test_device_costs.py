@@ -137,3 +137,15 @@ class TestBulkUploads:
         results = answer.json()["results"]
         assert [results[device]["data_points"] for device in DEVICES] == [3, 3, 3, 3, 0]
         assert answer.headers["x-ratelimit-remaining"] == "0"
+
+
+STREAM = "/api/v1/tb/telemetry/stream"
+
+
+async def test_a_stream_of_many_devices_is_charged(make_gateway: GatewayFactory) -> None:
+    gateway = charged(make_gateway, "6/hour")
+    refused = await gateway.get(STREAM, params={"device_ids": ",".join(f"name:D{n}" for n in range(7))})
+    assert refused.status_code == 400
+    assert refused.json()["details"]["limit"] == 6
+    refused = await gateway.get(STREAM, params={"device_ids": ",".join(f"name:D{n}" for n in range(6))})
+    assert refused.status_code == 429

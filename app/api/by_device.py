@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from app.api.envelope import aged, success
@@ -15,7 +15,7 @@ from app.problems import answer_for
 Outcomes = Mapping[str, tuple[str | None, dict[str, Any] | GatewayError]]
 
 
-async def charge_devices(request: Request, references: Sequence[str]) -> None:
+async def charge_devices(request: HTTPConnection, references: Sequence[str]) -> None:
     """Charge these devices to the caller's rate limit, where devices are what it counts.
 
     Raises:

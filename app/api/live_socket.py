@@ -1,6 +1,7 @@
 """One caller's WebSocket: frames in, events out, each device subscribed to by itself."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,8 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
+from app.api.by_device import charge_devices
+from app.api.live_pace import FramePace
 from app.errors import GatewayError, InternalError, InvalidRequest, NotFound
-from app.problems import as_gateway_error, body_of
+from app.problems import as_gateway_error, body_of, wait_of
 from app.schemas.live import ClientFrame, SubscribeFrame, UnsubscribeFrame
 from app.services.live import check_attributes, find_devices, not_found
 from app.services.live_channels import Channel, Channels, Selection, Subscriber
@@ -71,6 +74,8 @@ class LiveSocket:
         self._subscriber.is_ended_with_channel = False
         self._open: dict[str, tuple[Channel, _Gate]] = {}
         self._last: LiveEvent | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pace = FramePace(self._loop.time())
         stream.end = self._end
 
     async def serve(self) -> None:
@@ -120,6 +125,8 @@ class LiveSocket:
             if isinstance(gateway_error, InternalError) and not isinstance(error, GatewayError):
                 raise
             answer = {"type": "error", **body_of(gateway_error, self._web_socket.scope)}
+            if (wait := wait_of(gateway_error)) is not None:
+                answer["retry_after"] = wait
         told = {"id": number} if isinstance(number, str | int) and len(str(number)) <= 64 else {}  # noqa: PLR2004 - as in the schema
         self._subscriber.put(orjson.dumps({**answer, **told}))
 
@@ -132,7 +139,7 @@ class LiveSocket:
             reference: Marks.read(token, "last_event_ids")
             for reference, token in frame.last_event_ids.items()
         }
-        found = await find_devices(self._upstream, frame.device_ids)
+        found = await self._find(frame.device_ids)
         if len(self._open.keys() | set(found.values())) > MOST_DEVICES:
             issue = f"one connection hears at most {MOST_DEVICES} devices"
             raise InvalidRequest(
@@ -147,6 +154,15 @@ class LiveSocket:
             )
         places = {device_id: token for device_id, token in tokens.items() if token is not None}
         return {"type": "ack", "device_ids": found, "last_event_ids": places}
+
+    async def _find(self, references: Sequence[str]) -> dict[str, str]:
+        """Look devices up, at the pace and for the price of what names many."""
+        if not references:
+            return {}
+        if wait := self._pace.wait(len(references), self._loop.time()):
+            await asyncio.sleep(wait)
+        await charge_devices(self._web_socket, references)
+        return await find_devices(self._upstream, references)
 
     async def _enter(
         self, found: dict[str, str], keys: frozenset[str] | None, *, attributes: bool
@@ -184,12 +200,9 @@ class LiveSocket:
         return beginning.token.decode()
 
     async def _unsubscribe(self, frame: UnsubscribeFrame) -> dict[str, Any]:
-        ids: dict[str, str] = {}
-        for reference in frame.device_ids:
-            lowered = reference.lower()
-            # What is heard may have been deleted meanwhile, and then has no name any more.
-            found = lowered if lowered in self._open else None
-            ids[reference] = found or (await find_devices(self._upstream, [reference]))[reference]
+        # What is heard may have been deleted meanwhile, and then has no name any more.
+        heard = {each: each.lower() for each in frame.device_ids if each.lower() in self._open}
+        ids = heard | await self._find([each for each in frame.device_ids if each not in heard])
         for device_id in ids.values():
             self._leave(device_id)
         return {"type": "ack", "device_ids": ids}

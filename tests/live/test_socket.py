@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.api import live_pace
 from app.factory import create_app
 from app.middleware import first_frame
 from tb_simulator.server import Simulator
@@ -229,3 +230,41 @@ async def test_a_gone_device_leaves_the_others(
         assert (await take(socket))["type"] == "gone"
         simulator.world.telemetry.save(other, [Point("n", T, 1)])
         assert (await take(socket))["value"] == 1
+
+
+async def test_frames_that_name_many_devices_wait_for_their_turn(
+    simulator: Simulator, client: httpx.AsyncClient, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_pace, "DEVICES_AT_ONCE", 5)
+    monkeypatch.setattr(live_pace, "DEVICES_A_SECOND", 100)
+    names = [f"name:{each.name}" for each in simulator.world.every("DEVICE")][:5]
+    now = asyncio.get_running_loop().time
+    async with opened(client) as socket:
+        for number in range(3):
+            began = now()
+            (*_, ack) = await ask(socket, subscribe(*names, first_values=False))
+            assert ack["type"] == "ack"
+            # The first five are free, each further one takes 10 ms; what is named again is looked up again.
+            assert now() - began >= (0 if number == 0 else 0.03)
+            # To hear no more of what is heard is not looked up, so it does not wait, nor make others wait.
+            (ack,) = await ask(socket, {"type": "unsubscribe", "device_ids": [*ack["device_ids"].values()]})
+            assert ack["type"] == "ack"
+
+
+async def test_devices_that_frames_name_are_charged(
+    simulator: Simulator, make_settings: SettingsFactory, device: str
+) -> None:
+    settings = make_settings(rate_limit="4/hour", rate_limit_bulk_cost="devices")
+    others = [each.id for each in simulator.world.every("DEVICE") if each.id != device]
+    async with served(create_app(settings)) as client, opened(client) as socket:
+        # The connection was a request and has paid for the first one.
+        assert (await ask(socket, subscribe(device, first_values=False)))[-1]["type"] == "ack"
+        (error,) = await ask(socket, subscribe(*others[:5]))
+        assert (error["status"], error["details"]["limit"]) == (400, 4)
+        (error,) = await ask(socket, subscribe(*others[:4]))
+        assert (error["status"], error["error_code"]) == (429, "RATE_LIMIT_EXCEEDED")
+        assert error["retry_after"] > 1
+        (*_, ack) = await ask(socket, subscribe(*others[:3], first_values=False))
+        assert ack["type"] == "ack"
+        (*_, error) = await ask(socket, subscribe(others[4]))
+        assert error["status"] == 429

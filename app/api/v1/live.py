@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
+from app.api.by_device import charge_devices
 from app.api.entities import DEVICE, Entity, entity_in_path
 from app.api.live_answer import MEDIA_TYPE, LiveAnswer
 from app.api.live_socket import LiveSocket
@@ -104,6 +105,7 @@ async def stream_telemetry_of_devices(
     if not 1 <= len(set(references)) <= MOST_DEVICES:
         issue = f"must name 1 to {MOST_DEVICES} devices"
         raise UnprocessableRequest(f"device_ids: {issue}", details={"field": "device_ids", "issue": issue})
+    await charge_devices(request, references)
     found = await find_devices(upstream, references)
     selection = Selection(ordered(found.values()), _keys(keys), attributes)
     return await _answer(request, (caller, upstream), selection, (first_values, last_event_id))
