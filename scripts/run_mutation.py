@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 MUTANTS = Path("mutants")
@@ -21,10 +22,9 @@ def main() -> int:
         if subprocess.run([sys.executable, "-m", "mutmut", "run", *names], check=False).returncode:  # noqa: S603 - our own command
             return 1
     noticed = total = left = 0
-    for module, codes in results():
+    for module, codes in results(names or ["*"]):
         tried = [code for code in codes if code is not None]
-        if tried or not names:
-            left += len(codes) - len(tried)
+        left += len(codes) - len(tried)
         if tried:
             good = sum(code in NOTICED for code in tried)
             say(module, good, len(tried))
@@ -38,11 +38,13 @@ def main() -> int:
     return int(bool(left) or 100 * noticed / total < ENOUGH)
 
 
-def results() -> Iterator[tuple[str, list[int | None]]]:
-    """Yield each module with what mutmut has noted of its mutants; None: not tried yet."""
+def results(names: list[str]) -> Iterator[tuple[str, list[int | None]]]:
+    """Yield each module of these names with what mutmut has noted of its mutants; None: not tried yet."""
     for path in sorted((MUTANTS / "app").rglob("*.meta")):
-        codes = list(json.loads(path.read_text("utf-8"))["exit_code_by_key"].values())
-        yield path.relative_to(MUTANTS).with_suffix("").as_posix(), codes
+        module = path.relative_to(MUTANTS).with_suffix("").as_posix()
+        dotted = module.removesuffix(".py").replace("/", ".") + "."
+        if any(fnmatchcase(dotted, name) for name in names):
+            yield module, list(json.loads(path.read_text("utf-8"))["exit_code_by_key"].values())
 
 
 def say(name: str, noticed: int, total: int) -> None:

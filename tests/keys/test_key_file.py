@@ -289,6 +289,39 @@ class TestLoading:
             store.load(Settings(**self.SETTINGS, api_key=wrong), DEFAULT)
         assert wrong not in str(caught.value)
 
+    def test_every_fault_of_the_file_is_a_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text(
+            toml_of(KEY | {"upstream": "north"}, KEY | {"id": "other", "sha256": "0" * 64, "upstream": "x"})
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            store.load(Settings(**self.SETTINGS, api_keys_file=path), DEFAULT)
+        assert str(caught.value).splitlines() == [
+            "API_KEYS_FILE: key reader: upstream: unknown; known are default",
+            "API_KEYS_FILE: key other: upstream: unknown; known are default",
+        ]
+
+    async def test_what_was_loaded_keeps_to_its_upstreams(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store, "SETTLE_SECONDS", 0.0)
+        path = tmp_path / "keys.toml"
+        path.write_text(toml_of(KEY))
+        keys = store.load(Settings(**self.SETTINGS, api_keys_file=path), DEFAULT)
+        (before,) = keys.entries
+        path.write_text(toml_of(KEY) + toml_of(KEY | {"id": "other", "sha256": "0" * 64}))
+        await keys.poll(path)
+        assert (keys.fault, len(keys)) == (None, 2)
+        assert next(iter(keys.entries)) is before, "it was known by its text"
+        path.write_text(toml_of(KEY | {"upstream": "north"}))
+        await keys.poll(path)
+        assert keys.fault == "key reader: upstream: unknown; known are default"
+
+    def test_one_key_needs_the_upstream_that_it_is_for(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"^API_KEY: is for the upstream default: set TB_HOST"):
+            store.load(Settings(**self.SETTINGS, api_key=SECRET), frozenset({"north"}))
+        assert len(store.load(Settings(**self.SETTINGS, api_key=SECRET), None)) == 1
+
 
 def test_the_examples_in_the_documentation_are_good() -> None:
     document = (ROOT / "docs" / "api-keys.md").read_text("utf-8")
