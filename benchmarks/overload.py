@@ -1,24 +1,21 @@
 """`python -m benchmarks.overload`: more requests than a worker can serve, and what callers and probes see.
 
-One worker has a core to itself; the load, the ThingsBoard of fixed answers and the probe share another one.
+One worker has a core to itself; the load, the ThingsBoard of fixed answers and the probe share the others.
 The load is an open loop over many connections: requests come at their rate, whatever became of those before
 them. Takes a minute and a quiet machine.
 """
 
 import contextlib
-import os
 import sys
-import threading
 import time
 from dataclasses import dataclass
-from typing import Self
 
+from benchmarks.background import Background
 from benchmarks.bench import CALLER, QUICK, Bench
 from benchmarks.figures import percentile
 from benchmarks.load import Report, Specification, run
-from benchmarks.processes import Child, Children, fetch, say, tree_of
+from benchmarks.processes import Child, Children, fetch, say, set_core_aside
 
-GATEWAY_CORE, LOAD_CORE = 0, 1
 #: Every request asks for something else, so nothing is shared.
 TARGET = "/api/v1/tb/devices?page_size=10&text_search={n}"
 CONNECTIONS = 1_000
@@ -31,29 +28,20 @@ GOOD_SECONDS = 1.0
 PROBE_EVERY_SECONDS, PROBE_TIMEOUT_SECONDS = 0.1, 20.0
 
 
-class Probe:
+class Probe(Background):
     """Asks for `/health/live` all the time, each time over a new connection, as a kubelet does."""
 
     def __init__(self, port: int) -> None:
-        self._port, self._is_over = port, threading.Event()
-        self._thread = threading.Thread(target=self._ask)
+        super().__init__(PROBE_EVERY_SECONDS)
+        self._port = port
         self.seconds: list[float] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
-        while not self._is_over.wait(PROBE_EVERY_SECONDS):
-            started = time.perf_counter()
-            # One without an answer counts as long as it was waited for.
-            with contextlib.suppress(TimeoutError):
-                fetch(self._port, "/health/live", {}, timeout=PROBE_TIMEOUT_SECONDS)
-            self.seconds.append(time.perf_counter() - started)
+    def act(self) -> None:
+        """Ask once; one without an answer counts as long as it was waited for."""
+        started = time.perf_counter()
+        with contextlib.suppress(TimeoutError):
+            fetch(self._port, "/health/live", {}, timeout=PROBE_TIMEOUT_SECONDS)
+        self.seconds.append(time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
@@ -98,19 +86,13 @@ def measure(port: int, times: float, capacity: float) -> Row:
     return Row(times, times * capacity, report, probe.seconds)
 
 
-def pin(child: Child, core: int) -> None:
-    """Let a child run on one core only."""
-    for process in tree_of(child.process.pid):
-        os.sched_setaffinity(process, {core})
-
-
 def main() -> int:
     """Print the table."""
-    os.sched_setaffinity(0, {LOAD_CORE})
+    core = set_core_aside()
     with Children() as children:
         bench = Bench(QUICK, children)
         gateway = bench.start_gateway(bench.start_stub())
-        pin(gateway, GATEWAY_CORE)
+        gateway.pin(core)
         sent(gateway.port, EASY_RATE)
         capacity = capacity_of(gateway)
         say(f"A core is enough for {capacity:,.0f} requests a second over {CONNECTIONS:,} connections.\n")

@@ -45,6 +45,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def set_core_aside() -> int:
+    """Keep this process, and what it starts, off one core, if there are several; return that core."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others or {first})
+    return first
+
+
 class BenchmarkFailed(Exception):
     """Something could not be measured, for this reason."""
 
@@ -85,6 +92,11 @@ class Child:
             with contextlib.suppress(OSError):
                 found += len(list(Path(f"/proc/{process}/fd").iterdir()))
         return found
+
+    def pin(self, core: int) -> None:
+        """Let it and its descendants run on one core only."""
+        for process in tree_of(self.process.pid):
+            os.sched_setaffinity(process, {core})
 
     def forget_peak(self) -> None:
         """Let the peak begin anew at what is resident now."""

@@ -20,7 +20,7 @@ from benchmarks.background import Background
 from benchmarks.bench import CALLER, KEY, LIST_TARGET, QUICK, Bench
 from benchmarks.figures import percentile
 from benchmarks.load import Specification, run
-from benchmarks.processes import HOST, MIB, BenchmarkFailed, Child, Children, tree_of
+from benchmarks.processes import HOST, MIB, BenchmarkFailed, Child, Children, set_core_aside
 
 PEERS = 1_000
 #: Slow connections opened in a second: what good callers notice is to be their being there, not their coming.
@@ -146,13 +146,11 @@ def main() -> int:
     if shutil.which("slowhttptest") is None:
         sys.stderr.write("slowhttptest is not installed (Debian: apt-get install slowhttptest)\n")
         return 1
-    first, *others = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, others or {first})
+    core = set_core_aside()
     with Children() as children:
         bench = Bench(QUICK, children)
         gateway = bench.start_gateway(bench.start_stub(), STREAMS_PER_KEY=str(2 * PEERS))
-        for process in tree_of(gateway.process.pid):
-            os.sched_setaffinity(process, {first})
+        gateway.pin(core)
         good_p99(gateway.port)
         attacks: dict[str, Attack] = {
             kind: partial(attacked, gateway.port, options) for kind, options in MODES.items()
