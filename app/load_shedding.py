@@ -11,6 +11,7 @@ from math import ceil
 
 import structlog
 
+from app.api.ops import PROBED_PATHS
 from app.http_heads import RawHeader, RefusedRequest
 from app.metrics.requests import RequestMetrics
 from app.metrics.tally import Tally
@@ -46,7 +47,7 @@ RATE_SECONDS = 0.5
 ALWAYS_A_SECOND = 100
 MOST_RETRY_AFTER_SECONDS = 10
 #: What tells operators how things are has to work above all when they are bad.
-NEVER_REFUSED = frozenset({b"/health", b"/health/live", b"/health/ready", b"/api/v1/health", b"/metrics"})
+NEVER_REFUSED = frozenset(path.encode() for path in PROBED_PATHS)
 VARY = (b"vary", b"Origin")
 EXPOSED = (b"access-control-expose-headers", b"Retry-After, X-Request-ID")
 BUSY = "The gateway is asked for more than it can do. Nothing was carried out; try again later."

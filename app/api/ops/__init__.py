@@ -3,3 +3,5 @@
 from app.api.ops import docs, health, metrics
 
 PUBLIC_PATHS = health.PATHS | docs.PATHS | metrics.PATHS
+#: What tells operators and balancers how the gateway is.
+PROBED_PATHS = (health.PATHS - {"/"}) | metrics.PATHS
